@@ -1,0 +1,333 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The filter ``flaskworks.server.plan``: what people write, resolved into what the roles take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.flaskworks.server.plugins.plugin_utils.description import (
+    DescriptionError,
+    Schema,
+    read_schema,
+)
+from ansible_collections.flaskworks.server.plugins.plugin_utils.plan import resolve
+
+DOCUMENTATION = r"""
+---
+name: plan
+author: the flaskworks.server contributors
+version_added: 0.1.0
+short_description: Resolve the description of Flask apps into a plan
+description:
+  - Takes C(flask_apps), the list that people write, and returns the plan that the roles take, one list for each of them.
+  - Everything is checked before a host is touched. All mistakes of a description are reported together,
+    each as one sentence that names the app and the way out.
+  - This documentation is the reference of an app's description, and the same text validates it. A key that does not stand here is refused.
+  - Sizes are bytes, or a number with C(k), C(m) or C(g) (powers of 1024). Times are seconds, or a number with C(s), C(m) or C(h).
+positional: defaults, facts, secrets
+options:
+  _input:
+    description: The apps of a host, C(flask_apps). One app, one name.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description:
+          - The app's name. It is also the name of its account and group, of its directory below O(_input[].root),
+            of its units (C(flask-<name>@<release>)), of its site file and of its rotation file.
+          - 1 to 31 lower-case letters, digits and hyphens, beginning with a letter; not the name of an account of the system.
+        type: str
+        required: true
+      domains:
+        description:
+          - The names under which the app is served. The first is canonical, the others redirect to it.
+          - Each domain serves one app. A name outside ASCII is written in its C(xn--) form.
+        type: list
+        elements: str
+        required: true
+      source:
+        description: Where the code comes from. Exactly one of O(_input[].source.path) and O(_input[].source.git).
+        type: dict
+        required: true
+        suboptions:
+          path:
+            description:
+              - A directory on the controller, or a wheel (a file that ends in C(.whl)).
+              - Files that Git would ignore are left out. Write C({{ inventory_dir }}/…) to be independent of the working directory.
+            type: str
+          git:
+            description:
+              - Address of a Git repository. It is fetched on the controller, with the controller's keys; no server ever sees them.
+            type: str
+          version:
+            description: Branch, tag or commit of O(_input[].source.git). The remote's default branch when not given.
+            type: str
+          subdirectory:
+            description: The directory inside the source that holds the app, for repositories with several.
+            type: str
+      wsgi:
+        description:
+          - What gunicorn serves, C(module:variable) or C(module:factory()).
+          - The module is looked for in the source and in its directory C(src).
+        type: str
+        required: true
+      lock:
+        description:
+          - The file inside the source that lists the dependencies.
+            When not given, the first of C(requirements.lock), C(requirements.txt) and C(pyproject.toml) (C(project.dependencies)).
+          - Hashes are demanded when every requirement in it has one.
+        type: str
+      interpreter:
+        description: Path of the Python interpreter on the host.
+        type: str
+        default: /usr/bin/python3
+      gunicorn:
+        description: Versions of gunicorn that are installed when the lock file does not bring one.
+        type: str
+        default: ">=23,<28"
+      health:
+        description:
+          - What proves a release healthy, before any visitor reaches it. A path, or a dictionary.
+          - A path is short for O(_input[].health.path).
+        type: raw
+        default: /
+        suboptions:
+          path:
+            description: Path and query that are asked on the private socket of a release.
+            type: str
+            required: true
+          status:
+            description: The status that means healthy.
+            type: int
+            default: 200
+          timeout:
+            description: Time within which a release must have become healthy.
+            type: str
+            default: 30s
+          interval:
+            description: Seconds between two probes.
+            type: float
+            default: 0.2
+          successes:
+            description: How many healthy answers in a row are demanded.
+            type: int
+            default: 3
+      static:
+        description:
+          - Directories of the source that the proxy serves itself, by the URL below which it does, as in C(/static/).
+          - A URL begins and ends with a slash.
+        type: dict
+        default: {}
+      worker_class: &worker_class
+        description:
+          - How a worker handles requests. V(gthread) suits most apps.
+          - V(sync) takes one request at a time. V(gevent) suits apps that wait much, and needs libraries that cooperate.
+        type: str
+        choices: [gthread, sync, gevent]
+        default: gthread
+      workers: &workers
+        description:
+          - Number of worker processes.
+          - When not given, one more than the host has cores, at least 2,
+            and no more than fit into 60 % of the host's memory, shared evenly among its apps (see O(_input[].worker_memory)).
+        type: int
+      worker_memory: &worker_memory
+        description: Memory that one worker needs, without its threads (about 0.1 MB each). A small Flask app needs 29 MB (measured).
+        type: str
+        default: 29m
+      threads: &threads
+        description: Threads of a worker. Take 4 for an app that computes more than it waits. Only for V(gthread), where it is 16 when not given.
+        type: int
+      connections: &connections
+        description: Requests that a worker handles at once. Only for V(gevent), where it is 1000 when not given.
+        type: int
+      max_requests: &max_requests
+        description: Number of requests after which a worker is replaced, give or take a tenth, to bound what leaks. V(0) is never.
+        type: int
+        default: 10000
+      timeout: &timeout
+        description:
+          - The longest time that a request may take. The proxy answers 504 after it.
+          - The time a release gets to finish its requests and the time after which systemd ends it follow from this one.
+        type: str
+        default: 30s
+      request_limit: &request_limit
+        description: The largest request body. The proxy answers 413 to a larger one.
+        type: str
+        default: 10m
+      config:
+        description:
+          - Plain environment variables of the app. They can be read by everyone who can see the plan, so secrets belong into C(flask_secrets).
+          - Values are strings or numbers. Quote C("on"), C("yes") and C("true").
+        type: dict
+        default: {}
+      secrets:
+        description: Names that must have a value in C(flask_secrets.<name>). Values never enter the plan.
+        type: list
+        elements: str
+        default: [SECRET_KEY]
+      keep_releases: &keep_releases
+        description: Number of releases that stay on the host. The current and the previous one always stay.
+        type: int
+        default: 5
+      lock_wait: &lock_wait
+        description: How long a deploy waits for another one of the same app.
+        type: str
+        default: 60s
+      tls: &tls
+        description: Where the certificate comes from.
+        type: dict
+        default: {}
+        suboptions:
+          provider:
+            description:
+              - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(tls/) beside the inventory.
+              - V(provided) is a pair that you have.
+            type: str
+            choices: [self_signed, provided]
+            default: self_signed
+          fullchain:
+            description: The certificate and its chain for V(provided), a path on the controller or the PEM text.
+            type: str
+          privkey:
+            description: The private key for V(provided), a path on the controller or the PEM text (from a vault).
+            type: str
+          days:
+            description: Lifetime in days of a certificate that is V(self_signed).
+            type: int
+            default: 90
+          renew_before:
+            description: Days before the end at which a certificate that is V(self_signed) is replaced.
+            type: int
+            default: 30
+      hsts: &hsts
+        description:
+          - Time for which browsers refuse to visit the app without TLS (Strict-Transport-Security). V(0) sends no such header.
+          - When not given, V(0) with a self-signed certificate and one day with another. Raise it to V(17520h), two years, once all is well; it cannot be taken back.
+        type: str
+      headers: &headers
+        description: Headers that the proxy puts on every answer, added to those of the policy. An empty value takes one of the policy away.
+        type: dict
+        default: {}
+      root: &root
+        description: The directory below which the app's own directory is. On a persistent disk.
+        type: str
+        default: /srv
+  defaults:
+    description: What holds for every app that does not say otherwise, C(flask_defaults). Dictionaries are merged with those of the app.
+    type: dict
+    default: {}
+    suboptions:
+      worker_class: *worker_class
+      workers: *workers
+      worker_memory: *worker_memory
+      threads: *threads
+      connections: *connections
+      max_requests: *max_requests
+      timeout: *timeout
+      request_limit: *request_limit
+      keep_releases: *keep_releases
+      lock_wait: *lock_wait
+      tls: *tls
+      hsts: *hsts
+      headers: *headers
+      root: *root
+      config:
+        description: Plain environment variables of every app.
+        type: dict
+        default: {}
+      ports:
+        description: The ports on which the proxy listens, for all apps of a host.
+        type: dict
+        default: {}
+        suboptions:
+          http:
+            description: Port that redirects to the other one.
+            type: int
+            default: 80
+          https:
+            description: Port that serves the apps.
+            type: int
+            default: 443
+  facts:
+    description:
+      - The host's facts, C(ansible_facts). The number of cores, the memory and the release of Debian are read.
+      - What is missing is assumed (2 cores, 2048 MB, Debian 13), and the plan says so in C(host.assumed).
+    type: dict
+    default: {}
+  secrets:
+    description:
+      - C(flask_secrets), by app and name. Only the names are looked at, to refuse what is missing.
+      - When not given, secrets are not checked.
+    type: dict
+seealso:
+  - name: The data flow
+    description: One parameter followed from the inventory into a file on the host.
+    link: https://github.com/flaskworks/server/blob/main/docs/data-flow.md
+"""
+
+EXAMPLES = r"""
+- name: Show what would be served
+  ansible.builtin.debug:
+    msg: "{{ (flask_apps | flaskworks.server.plan).sites }}"
+  vars:
+    flask_apps:
+      - name: hello
+        domains: [hello.example.org, www.hello.example.org]
+        source: {path: "{{ inventory_dir }}/../../sample_app"}
+        wsgi: hello:create_app()
+        health: /healthz
+        static: {/static/: src/hello/static}
+"""
+
+RETURN = r"""
+_value:
+  description: The plan. Every key is always there, sizes are bytes and times are seconds.
+  type: dict
+  contains:
+    accounts: {description: "System users and their directories, for the role app.", type: list, elements: dict}
+    environments: {description: "Virtual environments, for the role deploy.", type: list, elements: dict}
+    services: {description: "Settings of gunicorn and its units, for the role gunicorn.", type: list, elements: dict}
+    releases: {description: "What is staged and how it is proven healthy, for the role deploy.", type: list, elements: dict}
+    certificates: {description: "Key pairs, for the role tls.", type: list, elements: dict}
+    sites: {description: "What the proxy serves, for the role nginx.", type: list, elements: dict}
+    logs: {description: "Directories of logs.", type: list, elements: dict}
+    policy: {description: "What holds for every site of the host.", type: dict}
+    host: {description: "What the plan knows of the host.", type: dict}
+"""
+
+
+@cache
+def _schema() -> Schema:
+    """The options of the documentation above: the reference that people read is the one that validates."""
+    return read_schema(yaml.safe_load(DOCUMENTATION)["options"])
+
+
+def plan(
+    apps: object,
+    defaults: object = None,
+    facts: Mapping[str, Any] | None = None,
+    secrets: object = None,
+) -> dict[str, Any]:
+    """Return the plan of `apps`.
+
+    Raises:
+        AnsibleFilterError: with all mistakes of the description, one sentence a line.
+    """
+    try:
+        return resolve(_schema(), apps, defaults, facts, secrets)
+    except DescriptionError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"plan": plan}

@@ -1,0 +1,85 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The filter ``flaskworks.server.problems``: what is wrong with the description, for all hosts of a play at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.flaskworks.server.plugins.filter.plan import plan
+
+DOCUMENTATION = r"""
+---
+name: problems
+author: the flaskworks.server contributors
+version_added: 0.1.0
+short_description: Tell what is wrong with the description of the apps
+description:
+  - Returns all mistakes in C(flask_apps), C(flask_defaults) and C(flask_secrets) of the given hosts, each once, as one sentence.
+  - A mistake that not all of the hosts have ends with the names of those that do.
+positional: hostvars, secrets
+options:
+  _input:
+    description: Names of hosts, as in C(ansible_play_hosts_all).
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variables of the hosts, C(hostvars).
+    type: dict
+    required: true
+  secrets:
+    description: Whether every secret must have a value.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Check the description
+  ansible.builtin.assert:
+    that: ansible_play_hosts_all | flaskworks.server.problems(hostvars) | length == 0
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: One sentence for each mistake. Empty when the description is right.
+  type: list
+  elements: str
+"""
+
+
+def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = True) -> list[str]:
+    """Return the mistakes in the descriptions of `hosts`, each once."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        for sentence in _problems(hostvars[host], secrets):
+            found.setdefault(sentence, []).append(host)
+    return [
+        sentence if len(affected) == len(hosts) else f"{sentence} (on {', '.join(affected)})"
+        for sentence, affected in found.items()
+    ]
+
+
+def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
+    if "flask_apps" not in variables:
+        return ["flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"]
+    try:
+        plan(
+            variables["flask_apps"],
+            variables.get("flask_defaults"),
+            None,
+            (variables.get("flask_secrets") or {}) if secrets else None,
+        )
+    except AnsibleFilterError as error:
+        return str(error).splitlines()
+    return []
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"problems": problems}

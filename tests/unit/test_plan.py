@@ -1,0 +1,397 @@
+"""The plan, asked as its users would: with descriptions in, sentences or literal values out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.flaskworks.server.plugins.filter.plan import plan
+from ansible_collections.flaskworks.server.plugins.filter.problems import problems
+from hypothesis import given
+from hypothesis import strategies as st
+
+HELLO: dict[str, Any] = {
+    "name": "hello",
+    "domains": ["hello.example.org", "www.hello.example.org"],
+    "source": {"path": "/code/hello"},
+    "wsgi": "hello:create_app()",
+}
+FACTS = {"processor_vcpus": 4, "memtotal_mb": 8192, "distribution_major_version": "13"}
+
+
+def hello(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(HELLO), **changes}
+
+
+def sentences(apps: Any, defaults: Any = None, secrets: Any = None) -> list[str]:
+    with pytest.raises(AnsibleFilterError) as error:
+        plan(apps, defaults, FACTS, secrets)
+    return str(error.value).splitlines()
+
+
+def test_every_path_and_limit_of_an_app() -> None:
+    resolved = plan(
+        [
+            hello(
+                health="/healthz",
+                static={"/static/": "src/hello/static"},
+                config={"FEATURE_X": "on", "LEVEL": 3},
+                request_limit="10m",
+                timeout=30,
+            )
+        ],
+        {},
+        FACTS,
+        {"hello": {"SECRET_KEY": "not looked at", "DATABASE_URL": "not looked at"}},
+    )
+    assert resolved["accounts"] == [
+        {
+            "name": "hello",
+            "home": "/srv/hello",
+            "shared": "/srv/hello/shared",
+            "configuration": "/etc/flask/hello",
+            "logs": "/var/log/flask/hello",
+        }
+    ]
+    assert resolved["services"] == [
+        {
+            "name": "hello",
+            "unit": "flask-hello",
+            "account": "hello",
+            "home": "/srv/hello",
+            "releases": "/srv/hello/releases",
+            "shared": "/srv/hello/shared",
+            "configuration": "/etc/flask/hello",
+            "logs": "/var/log/flask/hello",
+            "wsgi": "hello:create_app()",
+            "worker_class": "gthread",
+            "workers": 5,
+            "threads": 16,
+            "worker_connections": 1000,
+            "worker_tmp_dir": "/dev/shm",
+            "max_requests": 10000,
+            "max_requests_jitter": 1000,
+            "keepalive": 5,
+            "timeout": 30,
+            "graceful_timeout": 35,
+            "stop_timeout": 40,
+            "start_timeout": 60,
+            "start_limit": {"interval": 60, "burst": 5},
+            "forwarded_hops": 1,
+            "environment": {"FEATURE_X": "on", "LEVEL": "3", "FORWARDED_HOPS": "1", "SHARED_DIRECTORY": "/srv/hello/shared"},
+            "secrets": ["DATABASE_URL", "SECRET_KEY"],
+        }
+    ]
+    assert resolved["releases"] == [
+        {
+            "name": "hello",
+            "unit": "flask-hello",
+            "account": "hello",
+            "home": "/srv/hello",
+            "configuration": "/etc/flask/hello",
+            "files": ["/etc/flask/hello/gunicorn.conf.py"],
+            "environment_file": "/etc/flask/hello/environment",
+            "unit_files": ["/etc/systemd/system/flask-hello@.service", "/etc/systemd/system/flask-hello@.socket"],
+            "source": {"path": "/code/hello", "git": None, "version": None, "subdirectory": ""},
+            "wsgi": "hello:create_app()",
+            "static": [{"url": "/static/", "path": "src/hello/static"}],
+            "health": {"path": "/healthz", "status": 200, "timeout": 30, "interval": 0.2, "successes": 3},
+            "canonical": "hello.example.org",
+            "keep_releases": 5,
+            "linger": 4,
+            "graceful_timeout": 35,
+            "start_timeout": 60,
+            "lock_wait": 60,
+            "environment": {
+                "directory": "/srv/hello/environments",
+                "interpreter": "/usr/bin/python3",
+                "lock": None,
+                "server": "gunicorn>=23,<28",
+            },
+        }
+    ]
+    assert resolved["certificates"] == [
+        {
+            "name": "hello",
+            "domains": ["hello.example.org", "www.hello.example.org"],
+            "provider": "self_signed",
+            "directory": "/etc/flask/tls/hello",
+            "fullchain": "/etc/flask/tls/hello/fullchain.pem",
+            "privkey": "/etc/flask/tls/hello/privkey.pem",
+            "days": 90,
+            "renew_before": 30,
+            "provided": {"fullchain": None, "privkey": None},
+        }
+    ]
+    assert resolved["sites"] == [
+        {
+            "name": "hello",
+            "domains": ["hello.example.org", "www.hello.example.org"],
+            "canonical": "hello.example.org",
+            "redirects": ["www.hello.example.org"],
+            "http_port": 80,
+            "https_port": 443,
+            "origin": "https://hello.example.org",
+            "upstream": "flask-hello",
+            "socket": "/srv/hello/current/gunicorn.sock",
+            "static": [{"url": "/static/", "root": "/srv/hello/current/static"}],
+            "request_limit": 10485760,
+            "timeout": 30,
+            "keepalive": {"connections": 32, "time": 2, "timeout": 1},
+            "certificate": {"fullchain": "/etc/flask/tls/hello/fullchain.pem", "privkey": "/etc/flask/tls/hello/privkey.pem"},
+            "headers": [
+                {"name": "X-Content-Type-Options", "value": "nosniff"},
+                {"name": "X-Frame-Options", "value": "SAMEORIGIN"},
+                {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin"},
+            ],
+        }
+    ]
+    assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
+    assert resolved["host"] == {"cores": 4, "memory": 8589934592, "debian": 13, "assumed": False}
+
+
+def test_values_of_secrets_never_enter_the_plan() -> None:
+    assert "canary-value" not in repr(plan([HELLO], {}, FACTS, {"hello": {"SECRET_KEY": "canary-value"}}))
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "apps", "workers"),
+    [(1, 8192, 1, 2), (2, 8192, 1, 3), (16, 8192, 1, 17), (16, 512, 1, 10), (16, 512, 4, 2), (4, 128, 1, 2)],
+)
+def test_workers_follow_cores_and_are_capped_by_memory(cores: int, memory: int, apps: int, workers: int) -> None:
+    described = [hello(name=f"app{number}", domains=[f"app{number}.example.org"]) for number in range(apps)]
+    facts = {"processor_vcpus": cores, "memtotal_mb": memory, "distribution_major_version": "12"}
+    assert [service["workers"] for service in plan(described, {}, facts)["services"]] == [workers] * apps
+
+
+def test_hybrid_curve_only_where_openssl_knows_it() -> None:
+    curves = {
+        debian: plan([HELLO], {}, {**FACTS, "distribution_major_version": debian})["policy"]["tls"]["curves"] for debian in ("12", "13")
+    }
+    assert curves == {
+        "12": ["X25519", "prime256v1", "secp384r1"],
+        "13": ["X25519MLKEM768", "X25519", "prime256v1", "secp384r1"],
+    }
+
+
+def test_missing_facts_are_assumed_and_said() -> None:
+    assert plan([HELLO])["host"] == {"cores": 2, "memory": 2147483648, "debian": 13, "assumed": True}
+
+
+def test_defaults_are_merged_below_an_app() -> None:
+    resolved = plan(
+        [hello(config={"A": "app"}, tls={"days": 60}, workers=7)],
+        {"config": {"A": "default", "B": "default"}, "tls": {"renew_before": 10}, "workers": 3, "ports": {"https": 8443}},
+        FACTS,
+    )
+    assert resolved["services"][0]["environment"]["A"] == "app"
+    assert resolved["services"][0]["environment"]["B"] == "default"
+    assert resolved["services"][0]["workers"] == 7
+    assert (resolved["certificates"][0]["days"], resolved["certificates"][0]["renew_before"]) == (60, 10)
+    assert resolved["sites"][0]["origin"] == "https://hello.example.org:8443"
+    assert resolved["policy"]["default_ports"] == {"http": 80, "https": 8443}
+
+
+def test_gevent_asks_for_the_extra() -> None:
+    resolved = plan([hello(worker_class="gevent", connections=500)], {}, FACTS)
+    assert resolved["environments"][0]["server"] == "gunicorn[gevent]>=23,<28"
+    assert resolved["services"][0]["worker_connections"] == 500
+
+
+def test_hsts_is_off_for_self_signed_and_a_day_for_provided() -> None:
+    provided = {"provider": "provided", "fullchain": "/c.pem", "privkey": "/k.pem"}
+    for changes, expected in (
+        ({}, []),
+        ({"tls": provided}, ["max-age=86400"]),
+        ({"tls": provided, "hsts": "17520h"}, ["max-age=63072000"]),
+        ({"hsts": 0}, []),
+    ):
+        headers = plan([hello(**changes)], {}, FACTS)["sites"][0]["headers"]
+        assert [header["value"] for header in headers if header["name"] == "Strict-Transport-Security"] == expected
+
+
+def test_headers_are_added_and_taken_away() -> None:
+    headers = plan([hello(headers={"X-Frame-Options": "", "X-Robots-Tag": "none"})], {}, FACTS)["sites"][0]["headers"]
+    assert headers == [
+        {"name": "X-Content-Type-Options", "value": "nosniff"},
+        {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin"},
+        {"name": "X-Robots-Tag", "value": "none"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"wokers": 3}, "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?"),
+        ({"worker_class": "gthraed"}, "flask_apps.hello.worker_class: 'gthraed' is not known, did you mean 'gthread'?"),
+        ({"workers": "many"}, "flask_apps.hello.workers: must be a whole number, not 'many'"),
+        ({"workers": 0}, "flask_apps.hello.workers: 0 is out of range; use 1 to 512"),
+        ({"workers": True}, "flask_apps.hello.workers: must be a whole number, not True"),
+        ({"domains": "a.example.org"}, "flask_apps.hello.domains: must be a list, not 'a.example.org'; write [a.example.org]"),
+        ({"domains": []}, "flask_apps.hello.domains: is empty; name at least one, the first is canonical"),
+        ({"domains": ["Hello.example.org"]}, "flask_apps.hello.domains: 'Hello.example.org' has capital letters; write 'hello.example.org'"),
+        ({"domains": ["*.example.org"]}, "flask_apps.hello.domains: '*.example.org' is a wildcard; name each domain"),
+        (
+            {"domains": ["192.0.2.1"]},
+            "flask_apps.hello.domains: '192.0.2.1' is an address or has a port; write a name, and ports into flask_defaults.ports",
+        ),
+        (
+            {"domains": ["a..b"]},
+            "flask_apps.hello.domains: 'a..b' is not a domain name; write one like hello.example.org, without scheme and path",
+        ),
+        ({"domains": ["a.org", "a.org"]}, "flask_apps.hello.domains: 'a.org' is there twice"),
+        ({"source": {}}, "flask_apps.hello.source: has neither path nor git; give exactly one of them"),
+        ({"source": {"path": "/a", "git": "https://example.org/a.git"}}, "flask_apps.hello.source: has both path and git; give exactly one of them"),
+        (
+            {"source": {"path": "/a", "version": "v1"}},
+            "flask_apps.hello.source.version: only source.git has versions; leave it away or give the repository as source.git",
+        ),
+        (
+            {"source": {"path": "app"}},
+            "flask_apps.hello.source.path: 'app' depends on the working directory; write {{ inventory_dir }}/… or an absolute path",
+        ),
+        ({"source": {"git": "--upload-pack=x"}}, "flask_apps.hello.source.git: '--upload-pack=x' is not the address of a repository"),
+        (
+            {"source": {"path": "/a", "subdirectory": "../b"}},
+            "flask_apps.hello.source.subdirectory: '../b' must be a path inside the source, without ..",
+        ),
+        ({"wsgi": "hello"}, "flask_apps.hello.wsgi: 'hello' is not 'module:variable' or 'module:factory()'"),
+        ({"health": "healthz"}, "flask_apps.hello.health: 'healthz' is not a path; it begins with a slash and has no spaces"),
+        ({"health": {"pth": "/x"}}, "flask_apps.hello.health: unknown key 'pth', did you mean 'path'?"),
+        ({"health": 5}, "flask_apps.hello.health: must be a path or a dictionary with a 'path'"),
+        (
+            {"static": {"static": "src"}},
+            "flask_apps.hello.static: 'static' must begin and end with a slash and name at least one directory, as in /static/",
+        ),
+        ({"static": {"/static/": "../x"}}, "flask_apps.hello.static: '../x' must be a path inside the source, as in src/hello/static"),
+        ({"request_limit": "10 megs"}, "flask_apps.hello.request_limit: '10 megs' is not a size; write bytes, or 512k, 10m or 1g"),
+        ({"timeout": "soon"}, "flask_apps.hello.timeout: 'soon' is not a time; write seconds, or 30s, 5m or 1h"),
+        (
+            {"worker_class": "sync", "threads": 4},
+            "flask_apps.hello: threads are for worker_class gthread, not sync; leave threads away or choose gthread",
+        ),
+        (
+            {"connections": 10},
+            "flask_apps.hello: connections are for worker_class gevent, not gthread; leave connections away or choose gevent",
+        ),
+        ({"config": {"A": True}}, 'flask_apps.hello.config.A: YAML reads this as a truth value; quote what the app shall see, as in "on"'),
+        ({"config": {"A": "a\nb"}}, "flask_apps.hello.config.A: must be one line"),
+        ({"config": {"PYTHONPATH": "x"}}, "flask_apps.hello.config.PYTHONPATH: is set by the release itself; choose another name"),
+        (
+            {"tls": {"provider": "provided"}},
+            "flask_apps.hello.tls: provider 'provided' needs both fullchain and privkey, paths on the controller or PEM text",
+        ),
+        ({"tls": {"provider": "acme"}}, "flask_apps.hello.tls.provider: 'acme' is not known; it is one of self_signed, provided"),
+        ({"tls": {"days": 20}}, "flask_apps.hello.tls: renew_before (30) must be less than days (20)"),
+        ({"root": "srv"}, "flask_apps.hello.root: 'srv' must be an absolute path of letters, digits and . _ + -"),
+        (
+            {"root": "/data/of/this/host/on/the/second/disk/for/apps/here"},
+            "flask_apps.hello: the path of its socket would have 108 bytes, 107 are possible; choose a shorter name or root",
+        ),
+        ({"gunicorn": "latest"}, "flask_apps.hello.gunicorn: 'latest' is no range of versions; write one like '>=23,<28'"),
+        ({"source": None}, "flask_apps.hello: 'source' is missing; it is required"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_way_out(changes: dict[str, Any], sentence: str) -> None:
+    assert sentences([hello(**changes)]) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("www-data", "flask_apps.www-data.name: 'www-data' belongs to the system; choose another, as in 'www-data-app'"),
+        ("postgres", "flask_apps.postgres.name: 'postgres' belongs to the system; choose another, as in 'postgres-app'"),
+        (
+            "Hello",
+            "flask_apps.Hello.name: 'Hello' cannot be an account, a unit and a directory; "
+            "use lower-case letters, digits and single hyphens, a letter first",
+        ),
+        (
+            "../etc",
+            "flask_apps.../etc.name: '../etc' cannot be an account, a unit and a directory; "
+            "use lower-case letters, digits and single hyphens, a letter first",
+        ),
+        ("a" * 32, f"flask_apps.{'a' * 32}.name: has 32 characters, an account can have 31; choose a shorter one"),
+    ],
+)
+def test_unusable_names(name: str, sentence: str) -> None:
+    assert sentences([hello(name=name)]) == [sentence]
+
+
+def test_socket_path_of_107_bytes_is_possible() -> None:
+    assert plan([hello(root="/data/of/this/host/on/the/second/disk/for/apps/her")])["sites"][0]["name"] == "hello"
+
+
+def test_all_mistakes_are_told_together() -> None:
+    assert sentences([hello(wokers=3, timeout="soon"), hello(name="other", wsgi="x")], {"treads": 1}) == [
+        "flask_defaults: unknown key 'treads', did you mean 'threads'?",
+        "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?",
+        "flask_apps.other.wsgi: 'x' is not 'module:variable' or 'module:factory()'",
+        "flask_apps.other: domain hello.example.org already belongs to 'hello'; each domain serves one app",
+        "flask_apps.other: domain www.hello.example.org already belongs to 'hello'; each domain serves one app",
+    ]
+
+
+def test_two_apps_of_one_name() -> None:
+    assert sentences([HELLO, HELLO]) == ["flask_apps.hello: there are two apps of this name; each app has its own"]
+
+
+def test_a_map_instead_of_a_list() -> None:
+    assert sentences({"hello": {}}) == ["flask_apps: must be a list of apps, each with a 'name'; write '- name: hello'"]
+
+
+def test_secrets_are_checked_by_name() -> None:
+    assert sentences([HELLO], {}, {}) == [
+        "flask_apps.hello: secret SECRET_KEY has no value; add it to flask_secrets.hello in the vault file (ansible-vault edit)"
+    ]
+    assert sentences([HELLO], {}, {"hello": {"SECRET_KEY": "x"}, "helo": {}}) == [
+        "flask_secrets.helo: there is no such app, did you mean 'hello'?"
+    ]
+    assert sentences([hello(config={"SECRET_KEY": "x"})], {}, {"hello": {"SECRET_KEY": "x"}}) == [
+        "flask_apps.hello: SECRET_KEY is in config and in flask_secrets; keep the one in flask_secrets"
+    ]
+    assert plan([hello(secrets=[])], {}, FACTS, {})["services"][0]["secrets"] == []
+
+
+def test_equal_ports() -> None:
+    assert sentences([HELLO], {"ports": {"http": 443}}) == ["flask_defaults.ports: http and https are both 443; they need two ports"]
+
+
+def test_problems_name_the_hosts_that_differ() -> None:
+    good = {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": "x"}}}
+    bad = {**good, "flask_apps": [hello(wokers=1)]}
+    assert problems(["web1", "web2"], {"web1": good, "web2": good}) == []
+    assert problems(["web1", "web2"], {"web1": bad, "web2": bad}) == ["flask_apps.hello: unknown key 'wokers', did you mean 'workers'?"]
+    assert problems(["web1", "web2"], {"web1": good, "web2": bad}) == [
+        "flask_apps.hello: unknown key 'wokers', did you mean 'workers'? (on web2)"
+    ]
+    assert problems(["web1"], {"web1": {}}) == ["flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"]
+
+
+_scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=8)
+_values = _scalars | st.lists(_scalars, max_size=2) | st.dictionaries(st.text(max_size=4), _scalars, max_size=2)
+_keys = st.sampled_from(
+    "name domains source wsgi lock interpreter gunicorn health static worker_class workers threads timeout "
+    "request_limit config secrets tls headers root hsts unknown".split()
+)
+_descriptions = st.dictionaries(_keys, _values, max_size=3)
+
+
+@given(_descriptions, _descriptions)
+def test_whatever_people_write_gets_sentences_and_no_traceback(app: dict[str, Any], defaults: dict[str, Any]) -> None:
+    try:
+        plan([{**HELLO, **app}], defaults, FACTS)
+    except AnsibleFilterError as error:
+        assert str(error).startswith(("flask_apps", "flask_defaults"))
+
+
+@given(st.text())
+def test_a_name_that_is_accepted_is_safe_everywhere(name: str) -> None:
+    try:
+        resolved = plan([hello(name=name)])
+    except AnsibleFilterError:
+        return
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert resolved["accounts"][0]["home"] == "/srv/" + name
