@@ -1,0 +1,99 @@
+"""What the app reads from its environment, checked once at the start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hello.breakage import Breakage
+
+DEVELOPMENT_KEY = "development"
+MOST_HOPS = 8  # nobody has more proxies in a row; a larger number is a typing error
+
+
+class SettingsError(RuntimeError):
+    """The environment does not describe an app that may run."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process."""
+
+    secret_key: str
+    debug: bool
+    forwarded_hops: int
+    release: str
+    database: Path | None
+    migrate: bool
+    breakage: Breakage
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check the settings; raise :class:`SettingsError` with a sentence."""
+        debug = _switch(environment, "FLASK_DEBUG")
+        database = environment.get("DATABASE_PATH")
+        try:
+            breakage = Breakage.parse(environment.get("HELLO_BREAK", ""))
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        return cls(
+            secret_key=_secret_key(environment, debug),
+            debug=debug,
+            forwarded_hops=_hops(environment.get("FORWARDED_HOPS", "")),
+            release=environment.get("FLASK_RELEASE") or release_of_paths(),
+            database=Path(database) if database else None,
+            migrate=_switch(environment, "HELLO_MIGRATE"),
+            breakage=breakage,
+        )
+
+
+def release_of(path: Path) -> str | None:
+    """Return the id in ``…/releases/<id>/…``, or None when *path* lies in no release."""
+    parts = path.parts
+    if "releases" in parts[:-1]:
+        return parts[parts.index("releases") + 1]
+    return None
+
+
+def release_of_paths() -> str:
+    """Name the release from where the code, the process or its environment lies."""
+    for path in (Path(__file__).resolve(), Path.cwd(), Path(sys.prefix)):
+        release = release_of(path)
+        if release:
+            return release
+    return "development"
+
+
+def _switch(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").lower()
+    if value in {"", "0", "false", "no", "off"}:
+        return False
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    raise SettingsError(f"{name} is {value!r}; it must be 1 or 0.")
+
+
+def _hops(value: str) -> int:
+    text = value.strip() or "0"
+    if text.isascii() and text.isdigit() and int(text) <= MOST_HOPS:
+        return int(text)
+    raise SettingsError(
+        f"FORWARDED_HOPS is {value!r}; it must be the number of proxies in front of the app, 0 to {MOST_HOPS}."
+    )
+
+
+def _secret_key(environment: Mapping[str, str], debug: bool) -> str:
+    key = environment.get("SECRET_KEY", "")
+    file = environment.get("SECRET_KEY_FILE", "")
+    if not key and file:
+        try:
+            key = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"SECRET_KEY_FILE {file} cannot be read: {error}.") from None
+    if key:
+        return key
+    if debug:
+        return DEVELOPMENT_KEY
+    raise SettingsError("SECRET_KEY is not set; set it (or SECRET_KEY_FILE), or FLASK_DEBUG=1 to develop.")
