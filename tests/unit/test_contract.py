@@ -1,0 +1,91 @@
+"""Specs, defaults and plan say the same thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.flaskworks.server.plugins.filter.plan import plan
+
+ROOT = Path(__file__).parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+
+# Which list of the plan each input of a role takes.
+INPUTS = {
+    "app_accounts": "accounts",
+    "gunicorn_services": "services",
+    "tls_certificates": "certificates",
+    "nginx_sites": "sites",
+    "nginx_policy": "policy",
+    "deploy_releases": "releases",
+}
+
+
+def _spec(role: str, entry_point: str = "main") -> dict[str, Any]:
+    specs: dict[str, Any] = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text())
+    options: dict[str, Any] = specs["argument_specs"][entry_point].get("options", {})
+    return options
+
+
+def _defaults(role: str) -> dict[str, Any]:
+    path = ROOT / "roles" / role / "defaults/main.yml"
+    return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+
+
+PLAN = plan(
+    [
+        {
+            "name": "hello",
+            "domains": ["hello.example.org", "www.hello.example.org"],
+            "source": {"path": "/code/hello"},
+            "wsgi": "hello:create_app()",
+            "health": "/healthz",
+            "static": {"/static/": "static"},
+            "config": {"A": "b"},
+        }
+    ]
+)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_inputs_are_named_for_their_role(role: str) -> None:
+    assert [name for name in _spec(role) if not name.startswith(f"{role}_")] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_equal_the_spec(role: str) -> None:
+    spec = {name: option.get("default") for name, option in _spec(role).items() if not option.get("required")}
+    assert _defaults(role) == spec
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_readme_fits_on_a_screen(role: str) -> None:
+    assert len((ROOT / "roles" / role / "README.md").read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize(("variable", "key"), INPUTS.items())
+def test_the_spec_of_an_input_has_exactly_the_keys_of_the_plan(variable: str, key: str) -> None:
+    role = variable.split("_")[0]
+    _compare(_spec(role)[variable], PLAN[key], variable)
+
+
+def _compare(option: dict[str, Any], value: Any, where: str) -> None:
+    if isinstance(value, list):
+        assert option["type"] == "list", where
+        assert "elements" in option, where
+        if value and isinstance(value[0], dict):
+            assert option["elements"] == "dict", where
+            _compare({**option, "type": "dict"}, value[0], f"{where}[]")
+    elif isinstance(value, dict) and "options" in option:
+        assert option["type"] == "dict", where
+        assert sorted(option["options"]) == sorted(value), where
+        for name, element in value.items():
+            _compare(option["options"][name], element, f"{where}.{name}")
+    elif isinstance(value, dict):
+        # Only dictionaries whose keys people choose may go without options.
+        assert where.endswith(".environment"), where
+    else:
+        types = {bool: {"bool"}, int: {"int", "float"}, float: {"float"}, str: {"str", "path"}, type(None): {"str", "path"}}
+        assert option["type"] in types[type(value)], where
