@@ -24,11 +24,14 @@ author: the flaskworks.server contributors
 version_added: 0.1.0
 short_description: Resolve the description of Flask apps into a plan
 description:
-  - Takes C(flask_apps), the list that people write, and returns the plan that the roles take, one list for each of them.
+  - Takes C(flask_apps), the list that people write, and returns the plan that the roles take, one list for
+    each of them.
   - Everything is checked before a host is touched. All mistakes of a description are reported together,
     each as one sentence that names the app and the way out.
-  - This documentation is the reference of an app's description, and the same text validates it. A key that does not stand here is refused.
-  - Sizes are bytes, or a number with C(k), C(m) or C(g) (powers of 1024). Times are seconds, or a number with C(s), C(m) or C(h).
+  - This documentation is the reference of an app's description, and the same text validates it. A key that
+    does not stand here is refused.
+  - Sizes are bytes, or a number with C(k), C(m) or C(g) (powers of 1024). Times are seconds, or a number
+    with C(s), C(m) or C(h).
 positional: defaults, facts, secrets
 options:
   _input:
@@ -39,9 +42,11 @@ options:
     suboptions:
       name:
         description:
-          - The app's name. It is also the name of its account and group, of its directory below O(_input[].root),
+          - The app's name. It is also the name of its account and group, of its directory below
+            O(_input[].root),
             of its units (C(flask-<name>@<release>)), of its site file and of its rotation file.
-          - 1 to 31 lower-case letters, digits and hyphens, beginning with a letter; not the name of an account of the system.
+          - 1 to 31 lower-case letters, digits and hyphens, beginning with a letter; not the name of an
+            account of the system.
         type: str
         required: true
       domains:
@@ -52,21 +57,25 @@ options:
         elements: str
         required: true
       source:
-        description: Where the code comes from. Exactly one of O(_input[].source.path) and O(_input[].source.git).
+        description: Where the code comes from. Exactly one of O(_input[].source.path) and
+          O(_input[].source.git).
         type: dict
         required: true
         suboptions:
           path:
             description:
               - A directory on the controller, or a wheel (a file that ends in C(.whl)).
-              - Files that Git would ignore are left out. Write C({{ inventory_dir }}/…) to be independent of the working directory.
+              - Files that Git would ignore are left out. Write C({{ inventory_dir }}/…) to be independent
+                of the working directory.
             type: str
           git:
             description:
-              - Address of a Git repository. It is fetched on the controller, with the controller's keys; no server ever sees them.
+              - Address of a Git repository. It is fetched on the controller, with the controller's keys; no
+                server ever sees them.
             type: str
           version:
-            description: Branch, tag or commit of O(_input[].source.git). The remote's default branch when not given.
+            description: Branch, tag or commit of O(_input[].source.git). The remote's default branch when
+              not given.
             type: str
           subdirectory:
             description: The directory inside the source that holds the app, for repositories with several.
@@ -80,7 +89,8 @@ options:
       lock:
         description:
           - The file inside the source that lists the dependencies.
-            When not given, the first of C(requirements.lock), C(requirements.txt) and C(pyproject.toml) (C(project.dependencies)).
+            When not given, the first of C(requirements.lock), C(requirements.txt) and C(pyproject.toml)
+              (C(project.dependencies)).
           - Hashes are demanded when every requirement in it has one.
         type: str
       interpreter:
@@ -120,14 +130,16 @@ options:
             default: 3
       static:
         description:
-          - Directories of the source that the proxy serves itself, by the URL below which it does, as in C(/static/).
+          - Directories of the source that the proxy serves itself, by the URL below which it does, as in
+            C(/static/).
           - A URL begins and ends with a slash.
         type: dict
         default: {}
       worker_class: &worker_class
         description:
           - How a worker handles requests. V(gthread) suits most apps.
-          - V(sync) takes one request at a time. V(gevent) suits apps that wait much, and needs libraries that cooperate.
+          - V(sync) takes one request at a time. V(gevent) suits apps that wait much, and needs libraries
+            that cooperate.
         type: str
         choices: [gthread, sync, gevent]
         default: gthread
@@ -135,26 +147,32 @@ options:
         description:
           - Number of worker processes.
           - When not given, one more than the host has cores, at least 2,
-            and no more than fit into 60 % of the host's memory, shared evenly among its apps (see O(_input[].worker_memory)).
+            and no more than fit into 60 % of the host's memory, shared evenly among its apps (see
+              O(_input[].worker_memory)).
         type: int
       worker_memory: &worker_memory
-        description: Memory that one worker needs, without its threads (about 0.1 MB each). A small Flask app needs 29 MB (measured).
+        description: Memory that one worker needs, without its threads (about 0.1 MB each). A small Flask
+          app needs 29 MB (measured).
         type: str
         default: 29m
       threads: &threads
-        description: Threads of a worker. Take 4 for an app that computes more than it waits. Only for V(gthread), where it is 16 when not given.
+        description: Threads of a worker. Take 4 for an app that computes more than it waits. Only for
+          V(gthread), where it is 16 when not given.
         type: int
       connections: &connections
-        description: Requests that a worker handles at once. Only for V(gevent), where it is 1000 when not given.
+        description: Requests that a worker handles at once. Only for V(gevent), where it is 1000 when not
+          given.
         type: int
       max_requests: &max_requests
-        description: Number of requests after which a worker is replaced, give or take a tenth, to bound what leaks. V(0) is never.
+        description: Number of requests after which a worker is replaced, give or take a tenth, to bound
+          what leaks. V(0) is never.
         type: int
         default: 10000
       timeout: &timeout
         description:
           - The longest time that a request may take. The proxy answers 504 after it.
-          - The time a release gets to finish its requests and the time after which systemd ends it follow from this one.
+          - The time a release gets to finish its requests and the time after which systemd ends it follow
+            from this one.
         type: str
         default: 30s
       request_limit: &request_limit
@@ -163,7 +181,8 @@ options:
         default: 10m
       config:
         description:
-          - Plain environment variables of the app. They can be read by everyone who can see the plan, so secrets belong into C(flask_secrets).
+          - Plain environment variables of the app. They can be read by everyone who can see the plan, so
+            secrets belong into C(flask_secrets).
           - Values are strings or numbers. Quote C("on"), C("yes") and C("true").
         type: dict
         default: {}
@@ -187,16 +206,19 @@ options:
         suboptions:
           provider:
             description:
-              - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(tls/) beside the inventory.
+              - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(tls/)
+                beside the inventory.
               - V(provided) is a pair that you have.
             type: str
             choices: [self_signed, provided]
             default: self_signed
           fullchain:
-            description: The certificate and its chain for V(provided), a path on the controller or the PEM text.
+            description: The certificate and its chain for V(provided), a path on the controller or the PEM
+              text.
             type: str
           privkey:
-            description: The private key for V(provided), a path on the controller or the PEM text (from a vault).
+            description: The private key for V(provided), a path on the controller or the PEM text (from a
+              vault).
             type: str
           days:
             description: Lifetime in days of a certificate that is V(self_signed).
@@ -208,11 +230,14 @@ options:
             default: 30
       hsts: &hsts
         description:
-          - Time for which browsers refuse to visit the app without TLS (Strict-Transport-Security). V(0) sends no such header.
-          - When not given, V(0) with a self-signed certificate and one day with another. Raise it to V(17520h), two years, once all is well; it cannot be taken back.
+          - Time for which browsers refuse to visit the app without TLS (Strict-Transport-Security). V(0)
+            sends no such header.
+          - When not given, V(0) with a self-signed certificate and one day with another. Raise it to
+            V(17520h), two years, once all is well; it cannot be taken back.
         type: str
       headers: &headers
-        description: Headers that the proxy puts on every answer, added to those of the policy. An empty value takes one of the policy away.
+        description: Headers that the proxy puts on every answer, added to those of the policy. An empty
+          value takes one of the policy away.
         type: dict
         default: {}
       root: &root
@@ -220,7 +245,8 @@ options:
         type: str
         default: /srv
   defaults:
-    description: What holds for every app that does not say otherwise, C(flask_defaults). Dictionaries are merged with those of the app.
+    description: What holds for every app that does not say otherwise, C(flask_defaults). Dictionaries are
+      merged with those of the app.
     type: dict
     default: {}
     suboptions:
@@ -257,7 +283,8 @@ options:
             default: 443
   facts:
     description:
-      - The host's facts, C(ansible_facts). The number of cores, the memory and the release of Debian are read.
+      - The host's facts, C(ansible_facts). The number of cores, the memory and the release of Debian are
+        read.
       - What is missing is assumed (2 cores, 2048 MB, Debian 13), and the plan says so in C(host.assumed).
     type: dict
     default: {}
@@ -291,10 +318,13 @@ _value:
   description: The plan. Every key is always there, sizes are bytes and times are seconds.
   type: dict
   contains:
-    accounts: {description: "System users and their directories, for the role app.", type: list, elements: dict}
+    accounts: {description: "System users and their directories, for the role app.", type: list, elements:
+      dict}
     environments: {description: "Virtual environments, for the role deploy.", type: list, elements: dict}
-    services: {description: "Settings of gunicorn and its units, for the role gunicorn.", type: list, elements: dict}
-    releases: {description: "What is staged and how it is proven healthy, for the role deploy.", type: list, elements: dict}
+    services: {description: "Settings of gunicorn and its units, for the role gunicorn.", type: list,
+      elements: dict}
+    releases: {description: "What is staged and how it is proven healthy, for the role deploy.", type: list,
+      elements: dict}
     certificates: {description: "Key pairs, for the role tls.", type: list, elements: dict}
     sites: {description: "What the proxy serves, for the role nginx.", type: list, elements: dict}
     logs: {description: "Directories of logs.", type: list, elements: dict}

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The filter ``flaskworks.server.problems``: what is wrong with the description, for all hosts of a play at once."""
+"""The filter ``flaskworks.server.problems``: what is wrong with the description, on all hosts at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ author: the flaskworks.server contributors
 version_added: 0.1.0
 short_description: Tell what is wrong with the description of the apps
 description:
-  - Returns all mistakes in C(flask_apps), C(flask_defaults) and C(flask_secrets) of the given hosts, each once, as one sentence.
+  - Returns all mistakes in C(flask_apps), C(flask_defaults) and C(flask_secrets) of the given hosts, each
+    once, as one sentence.
   - A mistake that not all of the hosts have ends with the names of those that do.
 positional: hostvars, secrets
 options:
@@ -65,7 +66,9 @@ def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = 
 
 def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
     if "flask_apps" not in variables:
-        return ["flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"]
+        return [
+            "flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"
+        ]
     try:
         plan(
             variables["flask_apps"],
@@ -74,7 +77,7 @@ def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
             (variables.get("flask_secrets") or {}) if secrets else None,
         )
     except AnsibleFilterError as error:
-        return str(error).splitlines()
+        return str(error).split("\n")
     return []
 
 

@@ -32,8 +32,13 @@ class DescriptionError(ValueError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
+        self.problems = [_printable(problem) for problem in problems]
         super().__init__("\n".join(self.problems))
+
+
+def _printable(text: str) -> str:
+    """Return `text` on one line: what people wrote may hold line breaks and control characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def check(value: Mapping[str, Any], options: Mapping[str, Option], where: str, problems: list[str]) -> dict[str, Any]:
+def check(
+    value: Mapping[str, Any], options: Mapping[str, Option], where: str, problems: list[str]
+) -> dict[str, Any]:
     """Return `value` with the documented types; what does not fit is reported in `problems` and left out.
 
     Keys that are None count as not given. Defaults are not filled in: `fill` does.
@@ -162,11 +169,17 @@ def _typed(value: Any, option: Option, where: str, problems: list[str]) -> Any:
         problems.append(f"{where}: must be {_TYPE_NAMES[kind]}, not {_shown(value)}{hint}")
         return None
     if option.choices and typed not in option.choices:
-        hint = suggestion(str(typed), map(str, option.choices)) or f"; it is one of {', '.join(map(str, option.choices))}"
+        hint = (
+            suggestion(str(typed), map(str, option.choices))
+            or f"; it is one of {', '.join(map(str, option.choices))}"
+        )
         problems.append(f"{where}: '{typed}' is not known{hint}")
         return None
     if kind == "list" and option.elements:
-        elements = [_typed(element, Option(type=option.elements), f"{where}[{index}]", problems) for index, element in enumerate(value)]
+        elements = [
+            _typed(element, Option(type=option.elements), f"{where}[{index}]", problems)
+            for index, element in enumerate(value)
+        ]
         return [element for element in elements if element is not None]
     if kind == "dict" and option.options:
         return check(value, option.options, where, problems)
@@ -186,7 +199,11 @@ def _scalar(value: Any, kind: str) -> Any:
     if kind == "float":
         if isinstance(value, (int, float)):
             return float(value)
-        return float(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()) else None
+        return (
+            float(value)
+            if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip())
+            else None
+        )
     return None
 
 

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The plan: every path, limit and timeout of every app, derived once.
 
-`resolve` is pure: it reads no file and no host. Its input is what people write, its output are the lists that the
-roles take. Sizes are bytes and times are seconds.
+`resolve` is pure: it reads no file and no host. Its input is what people write, its output are the lists
+that the roles take. Sizes are bytes and times are seconds.
 """
 
 from __future__ import annotations
@@ -35,15 +35,95 @@ RELEASE_ID = "20261120T233334Z-0123456789"
 
 RESERVED_NAMES = frozenset(
     # base-passwd of Debian, then what the packages of this collection and common neighbours create.
-    "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup "
-    "adm tty disk kmem dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev "
-    "staff users input kvm render crontab messagebus sshd ssh polkitd ntp chrony dhcpcd systemd-network "
-    "systemd-resolve systemd-timesync systemd-journal docker flask flask-proxy nginx apache apache2 certbot ssl-cert "
-    "postgres mysql redis memcache rabbitmq mongodb postfix exim fail2ban".split()
+    [
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "gnats",
+        "nobody",
+        "nogroup",
+        "adm",
+        "tty",
+        "disk",
+        "kmem",
+        "dialout",
+        "fax",
+        "voice",
+        "cdrom",
+        "floppy",
+        "tape",
+        "sudo",
+        "audio",
+        "dip",
+        "operator",
+        "src",
+        "shadow",
+        "utmp",
+        "video",
+        "sasl",
+        "plugdev",
+        "staff",
+        "users",
+        "input",
+        "kvm",
+        "render",
+        "crontab",
+        "messagebus",
+        "sshd",
+        "ssh",
+        "polkitd",
+        "ntp",
+        "chrony",
+        "dhcpcd",
+        "systemd-network",
+        "systemd-resolve",
+        "systemd-timesync",
+        "systemd-journal",
+        "docker",
+        "flask",
+        "flask-proxy",
+        "nginx",
+        "apache",
+        "apache2",
+        "certbot",
+        "ssl-cert",
+        "postgres",
+        "mysql",
+        "redis",
+        "memcache",
+        "rabbitmq",
+        "mongodb",
+        "postfix",
+        "exim",
+        "fail2ban",
+    ]
 )
-"""Names that belong to the system or to software that commonly lives beside an app; Debian's static accounts first."""
+"""Names that belong to the system or to software that commonly lives beside an app."""
 
-OWN_VARIABLES = frozenset({"FLASK_RELEASE", "PYTHONPATH", "FORWARDED_HOPS", "SHARED_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"})
+OWN_VARIABLES = frozenset(
+    {
+        "FLASK_RELEASE",
+        "PYTHONPATH",
+        "FORWARDED_HOPS",
+        "SHARED_DIRECTORY",
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+    }
+)
 """Environment variables that a release or systemd sets."""
 
 THREAD_MEMORY = 100 * 1024
@@ -93,7 +173,9 @@ class Host:
     assumed: bool
 
 
-def resolve(schema: Schema, apps: object, defaults: object, facts: Mapping[str, Any] | None, secrets: object) -> dict[str, Any]:
+def resolve(
+    schema: Schema, apps: object, defaults: object, facts: Mapping[str, Any] | None, secrets: object
+) -> dict[str, Any]:
     """Return the plan of `apps`.
 
     Args:
@@ -101,7 +183,7 @@ def resolve(schema: Schema, apps: object, defaults: object, facts: Mapping[str, 
         apps: the list that people write (``flask_apps``).
         defaults: what holds for all of them (``flask_defaults``), or None.
         facts: the host's facts (``ansible_facts``), or None.
-        secrets: ``flask_secrets`` by app and name, or None when secrets are not to be checked. Only names are read.
+        secrets: ``flask_secrets`` by app and name, or None when they are not to be checked. No value is read.
 
     Raises:
         DescriptionError: with every problem that was found.
@@ -112,7 +194,7 @@ def resolve(schema: Schema, apps: object, defaults: object, facts: Mapping[str, 
     secret_names = _secret_names(secrets, elements, problems)
     host = _host(facts or {})
 
-    # The description of an app that fails here is not looked at any further: what follows would only repeat it.
+    # An app that does not fit the schema is not looked at any further: what follows would only repeat it.
     described = []
     for where, element in elements:
         found = len(problems)
@@ -127,18 +209,26 @@ def resolve(schema: Schema, apps: object, defaults: object, facts: Mapping[str, 
     if problems:
         raise DescriptionError(problems)
 
-    resolved = [_resolve_app(app, host, len(described), ports, (secret_names or {}).get(app["name"], ())) for app in described]
+    resolved = [
+        _resolve_app(app, host, len(described), ports, (secret_names or {}).get(app["name"], ()))
+        for app in described
+    ]
     plan: dict[str, Any] = {
         key: [app[key] for app in resolved]
         for key in ("accounts", "environments", "services", "releases", "certificates", "sites", "logs")
     }
     plan["policy"] = _policy(host, ports)
-    plan["host"] = {"cores": host.cores, "memory": host.memory, "debian": host.debian, "assumed": host.assumed}
+    plan["host"] = {
+        "cores": host.cores,
+        "memory": host.memory,
+        "debian": host.debian,
+        "assumed": host.assumed,
+    }
     return plan
 
 
 def size(text: str) -> int | None:
-    """Return the bytes that `text` says ("10m" is 10 × 1024²), or None when it is no size."""
+    """Return the bytes that `text` says ("10m" is 10 * 1024 ** 2), or None when it is no size."""
     match = _SIZE.fullmatch(text.strip().lower())
     return int(match[1]) * 1024 ** " kmg".index(match[2] or " ") if match else None
 
@@ -153,7 +243,11 @@ def _app_list(apps: object, problems: list[str]) -> list[tuple[str, dict[str, An
     """Return the elements that are dictionaries, each with the place that a sentence names."""
     apps = plain(apps)
     if isinstance(apps, dict):
-        problems.append("flask_apps: must be a list of apps, each with a 'name'; write '- name: " + str(next(iter(apps), "hello")) + "'")
+        problems.append(
+            "flask_apps: must be a list of apps, each with a 'name'; write '- name: "
+            + str(next(iter(apps), "hello"))
+            + "'"
+        )
         return []
     if not isinstance(apps, list):
         problems.append("flask_apps: must be a list of apps, each with a 'name'")
@@ -162,7 +256,9 @@ def _app_list(apps: object, problems: list[str]) -> list[tuple[str, dict[str, An
     for index, element in enumerate(apps):
         if isinstance(element, dict):
             name = element.get("name")
-            elements.append((f"flask_apps.{name}" if isinstance(name, str) and name else f"flask_apps[{index}]", element))
+            elements.append(
+                (f"flask_apps.{name}" if isinstance(name, str) and name else f"flask_apps[{index}]", element)
+            )
         else:
             problems.append(f"flask_apps[{index}]: must be a dictionary with a 'name'")
     return elements
@@ -178,8 +274,10 @@ def _defaults(schema: Schema, defaults: object, problems: list[str]) -> dict[str
     return check(defaults, schema.defaults, "flask_defaults", problems)
 
 
-def _secret_names(secrets: object, elements: list[tuple[str, dict[str, Any]]], problems: list[str]) -> dict[str, list[str]] | None:
-    """Return the names of the secrets by app, or None when secrets are not to be checked. Values are not touched."""
+def _secret_names(
+    secrets: object, elements: list[tuple[str, dict[str, Any]]], problems: list[str]
+) -> dict[str, list[str]] | None:
+    """Return the names of the secrets by app, or None when they are not to be checked. No value is read."""
     if secrets is None:
         return None
     if not isinstance(secrets, Mapping):
@@ -208,7 +306,9 @@ def _host(facts: Mapping[str, Any]) -> Host:
     )
 
 
-def _describe(schema: Schema, element: dict[str, Any], shared: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
+def _describe(
+    schema: Schema, element: dict[str, Any], shared: Mapping[str, Any], where: str, problems: list[str]
+) -> dict[str, Any]:
     """Return the description of one app with every key, defaults filled in."""
     described = check(element, schema.app, where, problems)
     health = described.get("health", schema.app["health"].default)
@@ -233,45 +333,80 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
     _check_workers(app, where, problems)
     _check_variables(app, where, problems)
     _check_tls(app["tls"], where, problems)
+    _check_static(app["static"], where, problems)
+    _check_headers(app["headers"], where, problems)
 
     if not _WSGI.fullmatch(app["wsgi"]):
         problems.append(f"{where}.wsgi: '{app['wsgi']}' is not 'module:variable' or 'module:factory()'")
     if not app["health"]["path"].startswith("/") or re.search(r"[\s\x00-\x1f\x7f]", app["health"]["path"]):
-        problems.append(f"{where}.health: '{app['health']['path']}' is not a path; it begins with a slash and has no spaces")
+        problems.append(
+            f"{where}.health: '{app['health']['path']}' is not a path; it "
+            "begins with a slash and has no spaces"
+        )
     if not 100 <= app["health"]["status"] <= 599:
-        problems.append(f"{where}.health.status: {app['health']['status']} is not a status of HTTP; use one from 100 to 599")
-    for url, path in app["static"].items():
-        if not re.fullmatch(r"/([A-Za-z0-9._~-]+/)+", url) or ".." in url.split("/"):
-            problems.append(f"{where}.static: '{url}' must begin and end with a slash and name at least one directory, as in /static/")
-        if not isinstance(path, str) or not _inside(path):
-            problems.append(f"{where}.static: '{path}' must be a path inside the source, as in src/hello/static")
-    for key in ("root", "interpreter"):
-        if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", app[key]) or posixpath.normpath(app[key]) != app[key]:
-            problems.append(f"{where}.{key}: '{app[key]}' must be an absolute path of letters, digits and . _ + -")
+        problems.append(
+            f"{where}.health.status: {app['health']['status']} is not a "
+            "status of HTTP; use one from 100 to 599"
+        )
+    problems.extend(
+        f"{where}.{key}: '{app[key]}' must be an absolute path of letters, digits and . _ + -"
+        for key in ("root", "interpreter")
+        if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", app[key]) or posixpath.normpath(app[key]) != app[key]
+    )
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
-        problems.append(f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'")
+        problems.append(
+            f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'"
+        )
     socket = _socket(app, RELEASE_ID)
     if len(socket.encode()) > SOCKET_PATH_LIMIT:
         problems.append(
-            f"{where}: the path of its socket would have {len(socket.encode())} bytes, {SOCKET_PATH_LIMIT} are possible; "
-            "choose a shorter name or root"
+            f"{where}: the path of its socket would have {len(socket.encode())} bytes, "
+            f"{SOCKET_PATH_LIMIT} are possible; choose a shorter name or root"
         )
-    for name, value in app["headers"].items():
-        if not re.fullmatch(r"[A-Za-z0-9-]+", str(name)):
-            problems.append(f"{where}.headers: '{name}' is not the name of a header")
-        elif value is not None and (not isinstance(value, (str, int, float)) or re.search(r'[\x00-\x1f\x7f"\\$]', str(value))):
-            problems.append(f"{where}.headers.{name}: must be text without quotes, backslashes, dollar signs and line breaks")
 
 
 def _check_name(name: str, where: str, problems: list[str]) -> None:
     if name in RESERVED_NAMES or name.startswith("systemd-"):
-        problems.append(f"{where}.name: '{name}' belongs to the system; choose another, as in '{name[: NAME_LIMIT - 4]}-app'")
+        problems.append(
+            f"{where}.name: '{name}' belongs to the system; choose another, "
+            f"as in '{name[: NAME_LIMIT - 4]}-app'"
+        )
     elif not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         problems.append(
-            f"{where}.name: '{name}' cannot be an account, a unit and a directory; use lower-case letters, digits and single hyphens, a letter first"
+            f"{where}.name: '{name}' cannot be an account, a unit and a directory; use lower-case "
+            "letters, digits and single hyphens, a letter first"
         )
     elif len(name) > NAME_LIMIT:
-        problems.append(f"{where}.name: has {len(name)} characters, an account can have {NAME_LIMIT}; choose a shorter one")
+        problems.append(
+            f"{where}.name: has {len(name)} characters, an account can "
+            f"have {NAME_LIMIT}; choose a shorter one"
+        )
+
+
+def _check_static(static: Mapping[Any, Any], where: str, problems: list[str]) -> None:
+    for url, path in static.items():
+        if not re.fullmatch(r"/([A-Za-z0-9._~-]+/)+", url) or ".." in url.split("/"):
+            problems.append(
+                f"{where}.static: '{url}' must begin and end with a slash and name "
+                "at least one directory, as in /static/"
+            )
+        if not isinstance(path, str) or not _inside(path):
+            problems.append(
+                f"{where}.static: '{path}' must be a path inside the source, as in src/hello/static"
+            )
+
+
+def _check_headers(headers: Mapping[Any, Any], where: str, problems: list[str]) -> None:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9-]+", str(name)):
+            problems.append(f"{where}.headers: '{name}' is not the name of a header")
+        elif value is not None and (
+            not isinstance(value, (str, int, float)) or re.search(r'[\x00-\x1f\x7f"\\$]', str(value))
+        ):
+            problems.append(
+                f"{where}.headers.{name}: must be text without quotes, "
+                "backslashes, dollar signs and line breaks"
+            )
 
 
 def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
@@ -283,10 +418,19 @@ def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
         elif domain.startswith("*."):
             problems.append(f"{where}.domains: '{domain}' is a wildcard; name each domain")
         elif re.fullmatch(r"[0-9.]+|.*:.*", domain):
-            problems.append(f"{where}.domains: '{domain}' is an address or has a port; write a name, and ports into flask_defaults.ports")
+            problems.append(
+                f"{where}.domains: '{domain}' is an address or has a port; write a "
+                "name, and ports into flask_defaults.ports"
+            )
         elif len(domain) > 253 or not all(_LABEL.fullmatch(label) for label in domain.split(".")):
-            problems.append(f"{where}.domains: '{domain}' is not a domain name; write one like hello.example.org, without scheme and path")
-    problems.extend(f"{where}.domains: '{domain}' is there twice" for domain in sorted({d for d in domains if domains.count(d) > 1}))
+            problems.append(
+                f"{where}.domains: '{domain}' is not a domain name; write one like "
+                "hello.example.org, without scheme and path"
+            )
+    problems.extend(
+        f"{where}.domains: '{domain}' is there twice"
+        for domain in sorted({d for d in domains if domains.count(d) > 1})
+    )
 
 
 def _check_source(app: dict[str, Any], where: str, problems: list[str]) -> None:
@@ -297,17 +441,30 @@ def _check_source(app: dict[str, Any], where: str, problems: list[str]) -> None:
         problems.append(f"{where}.source: {found}; give exactly one of them")
     if source["path"] is not None:
         if not source["path"].startswith("/"):
-            problems.append(f"{where}.source.path: '{source['path']}' depends on the working directory; write {{{{ inventory_dir }}}}/… or an absolute path")
+            problems.append(
+                f"{where}.source.path: '{source['path']}' depends on the working directory; "
+                f"write {{{{ inventory_dir }}}}/… or an absolute path"
+            )
         if source["version"] is not None and not source["git"]:
-            problems.append(f"{where}.source.version: only source.git has versions; leave it away or give the repository as source.git")
+            problems.append(
+                f"{where}.source.version: only source.git has versions; leave it "
+                "away or give the repository as source.git"
+            )
     if source["subdirectory"] is not None and not _inside(source["subdirectory"]):
-        problems.append(f"{where}.source.subdirectory: '{source['subdirectory']}' must be a path inside the source, without ..")
-    if source["version"] is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/@+-]*", source["version"]):
+        problems.append(
+            f"{where}.source.subdirectory: '{source['subdirectory']}' must "
+            "be a path inside the source, without .."
+        )
+    if source["version"] is not None and not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9._/@+-]*", source["version"]
+    ):
         problems.append(f"{where}.source.version: '{source['version']}' is not a branch, tag or commit")
     if source["git"] is not None and (source["git"].startswith("-") or re.search(r"\s", source["git"])):
         problems.append(f"{where}.source.git: '{source['git']}' is not the address of a repository")
     if app["lock"] is not None and not _inside(app["lock"]):
-        problems.append(f"{where}.lock: '{app['lock']}' must be a file inside the source, as in requirements.lock")
+        problems.append(
+            f"{where}.lock: '{app['lock']}' must be a file inside the source, as in requirements.lock"
+        )
 
 
 def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None:
@@ -319,9 +476,17 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app["health"], "timeout", "health."),
     ):
         if mapping[key] is not None:
-            mapping[key] = _number(mapping[key], duration, f"{where}.{prefix}{key}", "a time; write seconds, or 30s, 5m or 1h", problems)
+            mapping[key] = _number(
+                mapping[key],
+                duration,
+                f"{where}.{prefix}{key}",
+                "a time; write seconds, or 30s, 5m or 1h",
+                problems,
+            )
     for key in ("request_limit", "worker_memory"):
-        app[key] = _number(app[key], size, f"{where}.{key}", "a size; write bytes, or 512k, 10m or 1g", problems)
+        app[key] = _number(
+            app[key], size, f"{where}.{key}", "a size; write bytes, or 512k, 10m or 1g", problems
+        )
     for mapping, key, prefix, least, most in (
         (app, "workers", "", 1, 512),
         (app, "threads", "", 1, 1024),
@@ -352,54 +517,84 @@ def _number(text: str, parse: Any, where: str, expected: str, problems: list[str
 def _check_workers(app: dict[str, Any], where: str, problems: list[str]) -> None:
     kind = app["worker_class"]
     if app["threads"] is not None and kind != "gthread":
-        problems.append(f"{where}: threads are for worker_class gthread, not {kind}; leave threads away or choose gthread")
+        problems.append(
+            f"{where}: threads are for worker_class gthread, not {kind}; leave threads away or choose gthread"
+        )
     if app["connections"] is not None and kind != "gevent":
-        problems.append(f"{where}: connections are for worker_class gevent, not {kind}; leave connections away or choose gevent")
+        problems.append(
+            f"{where}: connections are for worker_class gevent, not {kind}; "
+            "leave connections away or choose gevent"
+        )
 
 
 def _check_variables(app: dict[str, Any], where: str, problems: list[str]) -> None:
     for name, value in app["config"].items():
         if not isinstance(name, str) or not _WORD.fullmatch(name):
-            problems.append(f"{where}.config: '{name}' is not the name of an environment variable; use letters, digits and underscores")
+            problems.append(
+                f"{where}.config: '{name}' is not the name of an environment "
+                "variable; use letters, digits and underscores"
+            )
         elif name in OWN_VARIABLES:
             problems.append(f"{where}.config.{name}: is set by the release itself; choose another name")
         elif isinstance(value, bool):
-            problems.append(f'{where}.config.{name}: YAML reads this as a truth value; quote what the app shall see, as in "on"')
+            problems.append(
+                f"{where}.config.{name}: YAML reads this as a truth value; "
+                'quote what the app shall see, as in "on"'
+            )
         elif not isinstance(value, (str, int, float)):
             problems.append(f"{where}.config.{name}: must be a string or a number")
         elif re.search(r"[\x00\r\n]", str(value)):
             problems.append(f"{where}.config.{name}: must be one line")
-    for name in app["secrets"]:
-        if not _WORD.fullmatch(name) or name in OWN_VARIABLES:
-            problems.append(f"{where}.secrets: '{name}' is not usable as the name of an environment variable")
+    problems.extend(
+        f"{where}.secrets: '{name}' is not usable as the name of an environment variable"
+        for name in app["secrets"]
+        if not _WORD.fullmatch(name) or name in OWN_VARIABLES
+    )
 
 
 def _check_tls(tls: dict[str, Any], where: str, problems: list[str]) -> None:
     given = [key for key in ("fullchain", "privkey") if tls[key] is not None]
     if tls["provider"] == "provided" and len(given) < 2:
-        problems.append(f"{where}.tls: provider 'provided' needs both fullchain and privkey, paths on the controller or PEM text")
+        problems.append(
+            f"{where}.tls: provider 'provided' needs both fullchain and "
+            "privkey, paths on the controller or PEM text"
+        )
     if tls["provider"] != "provided" and given:
-        problems.append(f"{where}.tls: {' and '.join(given)} are for provider 'provided', not '{tls['provider']}'; choose one of the two ways")
+        problems.append(
+            f"{where}.tls: {' and '.join(given)} are for provider 'provided', not "
+            f"'{tls['provider']}'; choose one of the two ways"
+        )
     if tls["renew_before"] >= tls["days"]:
-        problems.append(f"{where}.tls: renew_before ({tls['renew_before']}) must be less than days ({tls['days']})")
+        problems.append(
+            f"{where}.tls: renew_before ({tls['renew_before']}) must be less than days ({tls['days']})"
+        )
 
 
-def _check_secrets(app: dict[str, Any], secret_names: Mapping[str, list[str]], where: str, problems: list[str]) -> None:
+def _check_secrets(
+    app: dict[str, Any], secret_names: Mapping[str, list[str]], where: str, problems: list[str]
+) -> None:
     """Refuse secrets that are missing, and names that are a secret and a plain variable."""
     name, config = app["name"], app["config"] or {}
     if not isinstance(name, str):
         return
     names = secret_names.get(name, [])
     problems.extend(
-        f"{where}: secret {secret} has no value; add it to flask_secrets.{name} in the vault file (ansible-vault edit)"
+        (
+            f"{where}: secret {secret} has no value; add it to flask_secrets.{name} "
+            "in the vault file (ansible-vault edit)"
+        )
         for secret in app["secrets"]
         if secret not in names
     )
     for secret in names:
         if secret in config:
-            problems.append(f"{where}: {secret} is in config and in flask_secrets; keep the one in flask_secrets")
+            problems.append(
+                f"{where}: {secret} is in config and in flask_secrets; keep the one in flask_secrets"
+            )
         if not _WORD.fullmatch(secret) or secret in OWN_VARIABLES:
-            problems.append(f"flask_secrets.{name}: '{secret}' is not usable as the name of an environment variable")
+            problems.append(
+                f"flask_secrets.{name}: '{secret}' is not usable as the name of an environment variable"
+            )
 
 
 def _check_together(elements: list[tuple[str, dict[str, Any]]], problems: list[str]) -> None:
@@ -418,7 +613,9 @@ def _check_together(elements: list[tuple[str, dict[str, Any]]], problems: list[s
         for domain in dict.fromkeys(domains if isinstance(domains, list) else []):
             owner = owners.setdefault(str(domain), name)
             if owner != name:
-                problems.append(f"{where}: domain {domain} already belongs to '{owner}'; each domain serves one app")
+                problems.append(
+                    f"{where}: domain {domain} already belongs to '{owner}'; each domain serves one app"
+                )
 
 
 def _ports(shared: Mapping[str, Any], problems: list[str]) -> dict[str, int]:
@@ -454,7 +651,9 @@ def _threads(app: Mapping[str, Any]) -> int:
     return int(app["threads"] or 16)
 
 
-def _resolve_app(app: dict[str, Any], host: Host, apps: int, ports: Mapping[str, int], secret_names: Any) -> dict[str, Any]:
+def _resolve_app(
+    app: dict[str, Any], host: Host, apps: int, ports: Mapping[str, int], secret_names: Any
+) -> dict[str, Any]:
     """Return what each role gets to know of one app."""
     name = app["name"]
     home = f"{app['root']}/{name}"
@@ -464,8 +663,8 @@ def _resolve_app(app: dict[str, Any], host: Host, apps: int, ports: Mapping[str,
     canonical, *redirects = app["domains"]
     certificate = f"/etc/flask/tls/{name}"
 
-    # One consistent set: the proxy gives up after `timeout`; a release that is taken out of service has 5 s more than
-    # the longest request, and systemd kills it only 5 s after that.
+    # One consistent set: the proxy gives up after `timeout`; a release that is taken out of service has 5 s
+    # more than the longest request, and systemd kills it only 5 s after that.
     timeout = app["timeout"]
     graceful_timeout = timeout + 5
     stop_timeout = timeout + 10
@@ -475,10 +674,17 @@ def _resolve_app(app: dict[str, Any], host: Host, apps: int, ports: Mapping[str,
         "directory": f"{home}/environments",
         "interpreter": app["interpreter"],
         "lock": app["lock"],
-        "server": ("gunicorn[gevent]" if app["worker_class"] == "gevent" else "gunicorn") + app["gunicorn"].replace(" ", ""),
+        "server": ("gunicorn[gevent]" if app["worker_class"] == "gevent" else "gunicorn")
+        + app["gunicorn"].replace(" ", ""),
     }
     return {
-        "accounts": {"name": name, "home": home, "shared": f"{home}/shared", "configuration": configuration, "logs": logs},
+        "accounts": {
+            "name": name,
+            "home": home,
+            "shared": f"{home}/shared",
+            "configuration": configuration,
+            "logs": logs,
+        },
         "environments": environment,
         "services": {
             "name": name,
@@ -494,10 +700,10 @@ def _resolve_app(app: dict[str, Any], host: Host, apps: int, ports: Mapping[str,
             "workers": _workers(app, host, apps),
             "threads": _threads(app),
             "worker_connections": app["connections"] or 1000,
-            "worker_tmp_dir": "/dev/shm",
+            "worker_tmp_dir": "/dev/shm",  # noqa: S108 - gunicorn makes its heartbeat file there itself, unlinked
             "max_requests": app["max_requests"],
             "max_requests_jitter": app["max_requests"] // 10,
-            "keepalive": 5,  # above what the proxy keeps an idle connection for, so that gunicorn never closes first
+            "keepalive": 5,  # above the proxy's, so that gunicorn never closes an idle connection first
             "timeout": timeout,
             "graceful_timeout": graceful_timeout,
             "stop_timeout": stop_timeout,
@@ -561,7 +767,10 @@ def _resolve_app(app: dict[str, Any], host: Host, apps: int, ports: Mapping[str,
             "request_limit": app["request_limit"],
             "timeout": timeout,
             "keepalive": {"connections": 32, "time": 2, "timeout": 1},
-            "certificate": {"fullchain": f"{certificate}/fullchain.pem", "privkey": f"{certificate}/privkey.pem"},
+            "certificate": {
+                "fullchain": f"{certificate}/fullchain.pem",
+                "privkey": f"{certificate}/privkey.pem",
+            },
             "headers": _headers(app),
         },
         "logs": {"name": name, "directory": logs, "account": name},
@@ -572,7 +781,11 @@ def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     hsts = app["hsts"]
     if hsts is None:
         hsts = 0 if app["tls"]["provider"] == "self_signed" else 86_400
-    headers = {**POLICY_HEADERS, **({"Strict-Transport-Security": f"max-age={hsts}"} if hsts else {}), **app["headers"]}
+    headers = {
+        **POLICY_HEADERS,
+        **({"Strict-Transport-Security": f"max-age={hsts}"} if hsts else {}),
+        **app["headers"],
+    }
     return [{"name": name, "value": str(value)} for name, value in headers.items() if value not in (None, "")]
 
 

@@ -67,7 +67,7 @@ def test_a_readme_fits_on_a_screen(role: str) -> None:
 
 @pytest.mark.parametrize(("variable", "key"), INPUTS.items())
 def test_the_spec_of_an_input_has_exactly_the_keys_of_the_plan(variable: str, key: str) -> None:
-    role = variable.split("_")[0]
+    role = variable.split("_", 1)[0]
     _compare(_spec(role)[variable], PLAN[key], variable)
 
 
@@ -87,5 +87,11 @@ def _compare(option: dict[str, Any], value: Any, where: str) -> None:
         # Only dictionaries whose keys people choose may go without options.
         assert where.endswith(".environment"), where
     else:
-        types = {bool: {"bool"}, int: {"int", "float"}, float: {"float"}, str: {"str", "path"}, type(None): {"str", "path"}}
+        types = {
+            bool: {"bool"},
+            int: {"int", "float"},
+            float: {"float"},
+            str: {"str", "path"},
+            type(None): {"str", "path"},
+        }
         assert option["type"] in types[type(value)], where
