@@ -277,9 +277,12 @@ def execute(request: Request, *, check_mode: bool = False, run: Run = run_comman
         return outcome
     if not (plan.writes or plan.removals or plan.unmet or plan.litter or pending):
         return _describe(plan)
-    with _alone(request.state_directory):
-        # Whoever held the lock may have changed what was compared above.
-        return _change(request, _compare(request, targets, check_mode), marker, run)
+    try:
+        with _alone(request.state_directory):
+            # Whoever held the lock may have changed what was compared above.
+            return _change(request, _compare(request, targets, check_mode), marker, run)
+    except OSError as error:
+        raise TransactionError(f"{error.filename or marker}: {error.strerror}; remove the cause and run again") from error
 
 
 def _fingerprint(request: Request) -> str:
@@ -369,7 +372,7 @@ def _compare(request: Request, targets: Sequence[Target], check_mode: bool) -> _
     directories = {os.path.dirname(target.path) for target in targets} | {
         os.path.dirname(rule.path) for rule in request.rules if "{" not in os.path.dirname(rule.path)
     }
-    plan.litter = _litter(directories, request.state_directory)
+    plan.litter = _litter(directories | {request.state_directory}, request.state_directory)
     return plan
 
 
