@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
+from flask.cli import with_appcontext
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from hello import breakage, database, instruments, pages
@@ -79,12 +80,14 @@ def _mark_static(response: Response) -> Response:
 
 
 @click.command("migrate")
+@with_appcontext
 def _migrate() -> None:
     """Bring the database up to date."""
-    from flask import current_app
-
     path: Path = current_app.config["DATABASE_PATH"]
-    applied = database.migrate(path)
+    try:
+        applied = database.migrate(path)
+    except database.NotReadyError as error:
+        raise click.ClickException(str(error)) from None
     for name in applied:
         click.echo(f"applied {name}")
     if not applied:

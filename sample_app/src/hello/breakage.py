@@ -43,7 +43,7 @@ class Counter:
 
 def at_import(environment: Mapping[str, str]) -> None:
     """Fail when the package must not be importable."""
-    if "import" in environment.get("HELLO_BREAK", "").split(","):
+    if "import" in _words(environment.get("HELLO_BREAK", "")):
         raise ImportError("HELLO_BREAK=import: this app was told to fail on import.")
 
 
@@ -61,7 +61,7 @@ class Breakage:
     def parse(cls, text: str) -> Breakage:
         """Understand the value of HELLO_BREAK; raise ValueError with a sentence."""
         slow, crash_after = 0.0, None
-        words = [word.strip() for word in text.split(",") if word.strip()]
+        words = _words(text)
         for word in words:
             kind, colon, argument = word.partition(":")
             if kind == "slow" and _is_number(argument) and float(argument) <= LONGEST_START:
@@ -70,7 +70,8 @@ class Breakage:
                 crash_after = int(argument)
             elif colon or kind not in {"import", "health", "hang"}:
                 raise ValueError(
-                    f"HELLO_BREAK does not know {word!r}; it takes import, slow:SECONDS, health, crash:N and hang."
+                    f"HELLO_BREAK does not know {word!r};"
+                    " it takes import, slow:SECONDS, health, crash:N and hang."
                 )
         return cls(slow=slow, health="health" in words, crash_after=crash_after, hang="hang" in words)
 
@@ -86,6 +87,10 @@ class Breakage:
         if self.hang:
             while True:  # gevent makes this sleep cooperative; either way nobody gets an answer
                 time.sleep(3600)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _is_number(text: str) -> bool:

@@ -15,7 +15,7 @@ WAIT = 30.0  # seconds to wait for another writer; a second migration waits for 
 REMEDY = "run: flask --app hello migrate"
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """The database cannot be used; the text says why."""
 
 
@@ -60,30 +60,23 @@ def known(directory: Path = MIGRATIONS) -> dict[int, Path]:
 
 def migrate(path: Path, directory: Path = MIGRATIONS) -> list[str]:
     """Apply what is missing and return the names; nothing is ever half applied or applied twice."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = []
-    with _connect(path, "rwc") as connection:
-        for number, file in known(directory).items():
-            with _transaction(connection):
-                if number not in _applied(connection):
-                    for statement in _statements(file.read_text(encoding="utf-8")):
-                        connection.execute(statement)
-                    connection.execute(
-                        "CREATE TABLE IF NOT EXISTS migration"
-                        " (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL)"
-                    )
-                    connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, file.stem, _now()))
-                    done.append(file.stem)
-    return done
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _connect(path, "rwc") as connection:
+            return _apply(connection, directory)
+    except (OSError, sqlite3.Error) as error:
+        raise NotReadyError(
+            f"The database {path} cannot be migrated: {error}. DATABASE_PATH tells where it is."
+        ) from error
 
 
 def require(path: Path) -> None:
-    """Raise :class:`NotReady` unless the database is reachable, migrated and writable."""
+    """Raise :class:`NotReadyError` unless the database is reachable, migrated and writable."""
     missing = sorted(set(known()) - set(_read_applied(path)))
     if missing:
-        raise NotReady(f"The database is not migrated (missing: {missing[0]:04d}); {REMEDY}.")
+        raise NotReadyError(f"The database is not migrated (missing: {missing[0]:04d}); {REMEDY}.")
     if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        raise NotReady("The database is not writable.")
+        raise NotReadyError("The database is not writable.")
 
 
 def entries(path: Path, limit: int = 5) -> list[Entry]:
@@ -104,14 +97,30 @@ def write(path: Path, name: str, message: str, release: str) -> None:
         )
 
 
+def _apply(connection: sqlite3.Connection, directory: Path) -> list[str]:
+    done = []
+    for number, file in known(directory).items():
+        with _transaction(connection):
+            if number not in _applied(connection):
+                for statement in _statements(file.read_text(encoding="utf-8")):
+                    connection.execute(statement)
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS migration"
+                    " (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL)"
+                )
+                connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, file.stem, _now()))
+                done.append(file.stem)
+    return done
+
+
 def _read_applied(path: Path) -> list[int]:
     if not path.exists():
-        raise NotReady(f"The database does not exist; {REMEDY}.")
+        raise NotReadyError(f"The database does not exist; {REMEDY}.")
     try:
         with _connect(path, "ro") as connection:
             return _applied(connection)
     except sqlite3.Error as error:
-        raise NotReady(f"The database cannot be read: {error}.") from None
+        raise NotReadyError(f"The database cannot be read: {error}.") from None
 
 
 def _applied(connection: sqlite3.Connection) -> list[int]:
@@ -124,11 +133,13 @@ def _statements(script: str) -> Iterator[str]:
     """Split a script: executescript() would commit the transaction around it."""
     statement = ""
     for line in script.splitlines(keepends=True):
+        if not statement and (not line.strip() or line.startswith("--")):
+            continue
         statement += line
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
-    if statement.strip():
+    if statement:
         raise ValueError(f"A migration ends inside a statement: {statement.strip()!r}.")
 
 

@@ -20,7 +20,16 @@ from pathlib import Path
 
 LEAST_KEY_LENGTH = 32  # characters
 LEAST_KEY_ENTROPY = 96.0  # bits as estimated below; 32 random hex digits come to about 110
-COMMON_WORDS = ("changeme", "default", "development", "example", "insecure", "password", "placeholder", "secret")
+COMMON_WORDS = (
+    "changeme",
+    "default",
+    "development",
+    "example",
+    "insecure",
+    "password",
+    "placeholder",
+    "secret",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,9 @@ class Check:
 
 STATIC_PASSED = "The stylesheet came without the mark that Flask puts on static files: the proxy served it."
 STATIC_FAILED = "Static files come from Python; let the proxy serve /static/ from the release."
-STATIC_UNKNOWN = "Only the outside can see it: a static file with the header X-Served-By-App came from Python."
+STATIC_UNKNOWN = (
+    "Only the outside can see it: a static file with the header X-Served-By-App came from Python."
+)
 
 
 def versions() -> dict[str, str | None]:
@@ -85,7 +96,12 @@ def server() -> Server:
     places = (Path.cwd(), Path(os.environ.get("PWD", "/")), Path(sys.prefix).parent)
     configured = configured_server(words, os.environ, places)
     # gunicorn imports only the worker module in use, so this is right even where a setting was overruled.
-    for module, name in {"gthread": "gthread", "ggevent": "gevent", "gtornado": "tornado", "sync": "sync"}.items():
+    for module, name in {
+        "gthread": "gthread",
+        "ggevent": "gevent",
+        "gtornado": "tornado",
+        "sync": "sync",
+    }.items():
         if f"gunicorn.workers.{module}" in sys.modules:
             threads = configured.threads if name == "gthread" else None
             return replace(configured, worker_class=name, threads=threads)
@@ -110,7 +126,11 @@ def configured_server(words: Sequence[str], environment: Mapping[str, str], plac
     found = next((place / file for place in places if (place / file).is_file()), None)
     settings = _literals(found) if found else {}
     concurrency = environment.get("WEB_CONCURRENCY", "")
-    defaults = {"worker_class": "sync", "workers": int(concurrency) if concurrency.isdigit() else 1, "threads": 1}
+    defaults = {
+        "worker_class": "sync",
+        "workers": int(concurrency) if concurrency.isdigit() else 1,
+        "threads": 1,
+    }
     if found is None and named:
         defaults = {}  # there are settings, but nobody can read them
 
@@ -187,7 +207,9 @@ def _check_key(key: str) -> Check:
     if any(word in key.lower() for word in COMMON_WORDS):
         text = "It contains a common word; make a new one: openssl rand -hex 32."
     elif len(key) < LEAST_KEY_LENGTH:
-        text = f"It has {len(key)} characters, {LEAST_KEY_LENGTH} are the least; make one: openssl rand -hex 32."
+        text = (
+            f"It has {len(key)} characters, {LEAST_KEY_LENGTH} are the least; make one: openssl rand -hex 32."
+        )
     elif entropy(key) < LEAST_KEY_ENTROPY:
         text = "It is long but easy to guess; make a random one: openssl rand -hex 32."
     passed = not text
@@ -199,7 +221,11 @@ def _check_key(key: str) -> Check:
 def _check_cookies(secure: bool, httponly: bool, samesite: str | None) -> Check:
     wrong = [
         name
-        for name, right in (("Secure", secure), ("HttpOnly", httponly), ("SameSite", samesite in ("Lax", "Strict")))
+        for name, right in (
+            ("Secure", secure),
+            ("HttpOnly", httponly),
+            ("SameSite", samesite in ("Lax", "Strict")),
+        )
         if not right
     ]
     if wrong:
@@ -211,7 +237,11 @@ def _check_cookies(secure: bool, httponly: bool, samesite: str | None) -> Check:
 
 def _check_https(seen: Seen) -> Check:
     secure = seen.scheme == "https"
-    text = "This page came over HTTPS." if secure else "The app sees plain HTTP, anybody on the way can read along."
+    text = (
+        "This page came over HTTPS."
+        if secure
+        else "The app sees plain HTTP, anybody on the way can read along."
+    )
     return Check("https", "HTTPS", secure, text)
 
 
@@ -219,9 +249,7 @@ def _check_proxy(hops: int, seen: Seen) -> Check:
     title = "Proxy headers right"
     if hops == 0:
         if seen.forwarded_for or seen.forwarded_proto:
-            text = (
-                "A proxy sends X-Forwarded headers, but FORWARDED_HOPS is 0: the app sees the proxy, not the visitor."
-            )
+            text = "A proxy is in front, but FORWARDED_HOPS is 0: the app takes it for the visitor."
             return Check("proxy", title, False, text)
         text = "No proxy announced itself, and none is expected (FORWARDED_HOPS is 0)."
         return Check("proxy", title, None, text)
@@ -234,11 +262,16 @@ def _check_proxy(hops: int, seen: Seen) -> Check:
 
 def _proxy_problem(hops: int, seen: Seen) -> str | None:
     """Say what contradicts *hops* proxies that each put one value into each header."""
-    for name, values in (("X-Forwarded-For", seen.forwarded_for), ("X-Forwarded-Proto", seen.forwarded_proto)):
+    for name, values in (
+        ("X-Forwarded-For", seen.forwarded_for),
+        ("X-Forwarded-Proto", seen.forwarded_proto),
+    ):
         if len(values) < hops:
             return f"FORWARDED_HOPS is {hops}, but {name} has {len(values)}: a visitor could forge the rest."
         if len(values) > hops:
-            return f"{name} has {len(values)} values for FORWARDED_HOPS={hops}: the proxy adds to what visitors claim."
+            return (
+                f"FORWARDED_HOPS is {hops}, but {name} has {len(values)}: a visitor's claims are passed on."
+            )
     if seen.scheme not in ("http", "https"):
         return f"X-Forwarded-Proto says {seen.scheme!r}, which is neither http nor https."
     if not _is_address(seen.client):

@@ -100,5 +100,5 @@ def _number(name: str, default: float, most: float) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= most:  # false for nan, too
-        raise BadRequest(f"{name} is {text!r}; it must be a number from 0 to {most:g}.")
+        raise BadRequest(f"{name} is {text!r}; it must be a number from 0 to {most:.0f}.")
     return value

@@ -10,7 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, current_app, flash, jsonify, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    flash,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as Answer
 
@@ -63,7 +74,7 @@ def write() -> Answer:
             render_template(
                 "message.html",
                 title="This form is too old",
-                text="Load the page again and send the form once more. Over plain HTTP no secure cookie comes back.",
+                text="Load the page again and send it once more. Over plain HTTP the session cookie is lost.",
             ),
             400,
         )
@@ -76,7 +87,7 @@ def write() -> Answer:
             database.require(_path())
             database.write(_path(), name, message, current_app.config["RELEASE"])
             flash("Thank you, your line is in the book.")
-        except (database.NotReady, sqlite3.Error) as error:
+        except (database.NotReadyError, sqlite3.Error) as error:
             flash(f"Nothing was written. {error}")
     return redirect(url_for("pages.index", _anchor="guest-book"), 303)
 
@@ -106,7 +117,7 @@ def ready() -> tuple[Response, int]:
     release = current_app.config["RELEASE"]
     try:
         database.require(_path())
-    except database.NotReady as error:
+    except database.NotReadyError as error:
         return _fresh(jsonify(status="not ready", reason=str(error), release=release)), 503
     return _fresh(jsonify(status="ready", release=release)), 200
 
@@ -173,7 +184,7 @@ def guest_book() -> tuple[str | None, list[database.Entry]]:
     try:
         database.require(_path())
         return None, database.entries(_path())
-    except (database.NotReady, sqlite3.Error) as error:
+    except (database.NotReadyError, sqlite3.Error) as error:
         return str(error), []
 
 
@@ -190,7 +201,9 @@ def _path() -> Path:
 
 
 def _values(header: str) -> tuple[str, ...]:
-    return tuple(value.strip() for value in ",".join(request.headers.getlist(header)).split(",") if value.strip())
+    return tuple(
+        value.strip() for value in ",".join(request.headers.getlist(header)).split(",") if value.strip()
+    )
 
 
 def _fresh(response: Response) -> Response:

@@ -80,7 +80,8 @@ def _hops(value: str) -> int:
     if text.isascii() and text.isdigit() and int(text) <= MOST_HOPS:
         return int(text)
     raise SettingsError(
-        f"FORWARDED_HOPS is {value!r}; it must be the number of proxies in front of the app, 0 to {MOST_HOPS}."
+        f"FORWARDED_HOPS is {value!r};"
+        f" it must be the number of proxies in front of the app, 0 to {MOST_HOPS}."
     )
 
 
