@@ -1,0 +1,8 @@
+"""Make the clone importable as `ansible_collections.flaskworks.server`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "collections"))

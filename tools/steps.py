@@ -1,0 +1,205 @@
+"""Run steps one after another or side by side, and say what is going on while they run.
+
+The output of each step goes to a file of its own under .bed/logs. On the screen there is a line when a step
+starts, one when it ends, one every half minute in between, and for a failed step the end of its output.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".bed"
+"""What the tools keep in the clone: logs, durations, a private uv. Not in git."""
+
+HEARTBEAT = 30.0
+"""Seconds of silence before a running step says that it is still running."""
+
+TAIL = 40
+"""Lines of a failed step's output that are shown."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Stop(Exception):  # noqa: N818 - it is a way to end, with one sentence for the reader
+    """Ends the command with one sentence that says what to do."""
+
+
+@dataclass
+class Step:
+    """One thing to do: a command, or a function that is given an open log file's path."""
+
+    name: str
+    action: Sequence[str] | Callable[[Path], None]
+    cwd: Path = ROOT
+    env: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+    ran: bool = False
+
+    @property
+    def log(self) -> Path:
+        """The file that holds the step's output."""
+        return STATE / "logs" / (re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") + ".log")
+
+
+class Runner:
+    """Runs steps, remembers how they ended and prints the summary."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def run(self, step: Step) -> bool:
+        """Run one step; true when it passed."""
+        with self._lock:
+            self.steps.append(step)
+        self._say(f"  …  {step.name}")
+        step.log.parent.mkdir(parents=True, exist_ok=True)
+        step.log.write_text("")
+        begin = time.monotonic()
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(step, begin, over), daemon=True)
+        watcher.start()
+        try:
+            self._perform(step)
+        except Stop as stop:
+            step.error = str(stop)
+        except OSError as error:
+            step.error = f"{error.strerror or error}: {error.filename or step.name}"
+        finally:
+            over.set()
+        step.ran = True
+        step.seconds = time.monotonic() - begin
+        if step.error is None:
+            self._say(f"  ✓  {step.name}  {step.seconds:.1f} s")
+        else:
+            tail = "\n".join("     │ " + line for line in self._tail(step.log, TAIL))
+            self._say(f"  ✗  {step.name}  {step.seconds:.1f} s: {step.error}\n{tail}\n     └ whole output: {step.log}")
+        return step.error is None
+
+    def together(self, steps: Sequence[Step], workers: int) -> bool:
+        """Run steps side by side, at most `workers` at once, in the order given; true when all passed."""
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            return all(list(pool.map(self.run, steps)))
+
+    def summary(self) -> int:
+        """Print what happened, the first failure last but one, and return the exit status."""
+        failed = [step for step in self.steps if step.error is not None]
+        passed = len(self.steps) - len(failed)
+        self._say("")
+        for step in sorted(self.steps, key=lambda step: -step.seconds):
+            self._say(f"  {'✗' if step.error else '✓'}  {step.seconds:7.1f} s  {step.name}")
+        self._say(f"     {time.monotonic() - self._started:7.1f} s  in all")
+        for number, step in enumerate(failed):
+            label = "First failure" if number == 0 else "Also failed"
+            self._say(f"{label}: {step.name}: {step.error}\n  {step.log}")
+        self._say("")
+        self._say(f"{passed} passed, {len(failed)} failed")
+        return 1 if failed else 0
+
+    def _perform(self, step: Step) -> None:
+        if callable(step.action):
+            step.action(step.log)
+            return
+        environment = {**os.environ, **step.env}
+        with step.log.open("ab") as log:
+            log.write(("$ " + " ".join(step.action) + "\n").encode())
+            log.flush()
+            done = subprocess.run(
+                step.action,
+                cwd=step.cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode != 0:
+            step.error = f"exit status {done.returncode}"
+
+    def _watch(self, step: Step, begin: float, over: threading.Event) -> None:
+        while not over.wait(HEARTBEAT):
+            last = self._tail(step.log, 1)
+            now = f": {last[0].strip()[:90]}" if last else ""
+            self._say(f"     {step.name}, {time.monotonic() - begin:.0f} s{now}")
+
+    def _say(self, text: str) -> None:
+        with self._lock:
+            print(text, flush=True)
+
+    @staticmethod
+    def _tail(log: Path, lines: int) -> list[str]:
+        """Return the last lines that are not empty, without colours."""
+        text = _COLOUR.sub("", log.read_text(errors="replace"))
+        return [line for line in text.splitlines() if line.strip()][-lines:]
+
+
+def run_logged(argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
+    """Run a command with its output appended to `log`; raise Stop when it fails."""
+    with log.open("ab") as output:
+        output.write(("$ " + " ".join(argv) + "\n").encode())
+        output.flush()
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise Stop(f"'{' '.join(argv[:4])}' ended with exit status {done.returncode}")
+
+
+def capture(argv: Sequence[str], *, timeout: float = 60.0) -> tuple[int, str]:
+    """Return exit status and output of a command; 127 when there is no such program, 124 when it hangs."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+    except OSError as error:
+        return 127, str(error)
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer within {timeout:.0f} s"
+    return done.returncode, done.stdout.decode(errors="replace").strip()
+
+
+def is_root() -> bool:
+    """Whether packages can be installed and daemons started."""
+    return os.geteuid() == 0
+
+
+def apt_install(packages: Sequence[str], log: Path) -> None:
+    """Install Debian packages. The lists are fetched first: on a fresh machine there are none."""
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        run_logged([*apt, "update"], log, env=quiet)
+    except Stop:
+        # One unreachable third-party source is no reason to stop; the next command says if it matters.
+        with log.open("a") as output:
+            output.write("apt-get update reported errors; going on\n")
+    run_logged([*apt, "install", "--yes", "--no-install-recommends", *packages], log, env=quiet)
+
+
+def complain(message: str) -> int:
+    """Print the one sentence that explains why nothing more is done; the exit status is 1."""
+    print(message, file=sys.stderr)
+    return 1
