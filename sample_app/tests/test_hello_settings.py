@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hello import create_app
-from hello.settings import Settings, SettingsError, release_of
+from hello.settings import Settings, SettingsError, release_of, shared_database
 
 
 def test_it_refuses_to_run_without_a_secret() -> None:
@@ -73,19 +73,33 @@ def test_an_unknown_breakage_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "release"),
+    ("paths", "release"),
     [
         (
-            "/srv/hello/releases/20261120T120000Z-0123456789/src/src/hello/settings.py",
-            "20261120T120000Z-0123456789",
+            ["/srv/hello/releases/20261120T120000Z-01/src/src/hello/a.py"],
+            "/srv/hello/releases/20261120T120000Z-01",
         ),
-        ("/srv/hello/releases/20261120T120000Z-0123456789", "20261120T120000Z-0123456789"),
-        ("/home/ada/hello/src/hello/settings.py", None),
-        ("/srv/hello/releases", None),
+        (["/srv/hello/releases/20261120T120000Z-01"], "/srv/hello/releases/20261120T120000Z-01"),
+        (["/opt/hello/a.py", "/srv/hello/releases/r1/src"], "/srv/hello/releases/r1"),
+        (["/home/ada/hello/src/hello/settings.py"], None),
+        (["/srv/hello/releases"], None),
     ],
 )
-def test_the_release_is_found_in_the_path(path: str, release: str | None) -> None:
-    assert release_of(Path(path)) == release
+def test_the_release_is_found_in_the_path(paths: list[str], release: str | None) -> None:
+    assert release_of(*map(Path, paths)) == (Path(release) if release else None)
+
+
+def test_the_database_of_a_release_is_shared(tmp_path: Path) -> None:
+    release = tmp_path / "releases" / "r1"
+    assert shared_database(release) is None
+    (tmp_path / "shared").mkdir()
+    assert shared_database(release) == tmp_path / "shared" / "hello.db"
+    assert shared_database(None) is None
+
+
+def test_the_database_may_be_anywhere() -> None:
+    settings = Settings.from_environment({"SECRET_KEY": "k", "DATABASE_PATH": "/data/x.db"})
+    assert settings.database == Path("/data/x.db")
 
 
 def test_without_a_release_it_is_development() -> None:

@@ -6,7 +6,8 @@ Everything it wants to know it reads from its environment; README.md has the tab
 ``SECRET_KEY``                signs the sessions; without it the app starts in debug mode only
 ``SECRET_KEY_FILE``           a file with the key, read when ``SECRET_KEY`` is not set
 ``FORWARDED_HOPS``            number of proxies in front whose headers are believed (default 0)
-``DATABASE_PATH``             the SQLite file (default: ``hello.db`` in the instance directory)
+``DATABASE_PATH``             the SQLite file (default: ``hello.db`` in ``shared`` beside ``releases``,
+                              in the instance directory where there is none)
 ``HELLO_MIGRATE``             ``1``: bring the database up to date at each start
 ``FLASK_RELEASE``             the release's name (default: taken from ``…/releases/<id>/…``)
 ``FLASK_DEBUG``               ``1``: debug mode, never in production

@@ -34,6 +34,7 @@ class Settings:
         """Read and check the settings; raise :class:`SettingsError` with a sentence."""
         debug = _switch(environment, "FLASK_DEBUG")
         database = environment.get("DATABASE_PATH")
+        release = release_of(Path(__file__).resolve(), Path.cwd(), Path(sys.prefix))
         try:
             breakage = Breakage.parse(environment.get("HELLO_BREAK", ""))
         except ValueError as error:
@@ -42,28 +43,25 @@ class Settings:
             secret_key=_secret_key(environment, debug),
             debug=debug,
             forwarded_hops=_hops(environment.get("FORWARDED_HOPS", "")),
-            release=environment.get("FLASK_RELEASE") or release_of_paths(),
-            database=Path(database) if database else None,
+            release=environment.get("FLASK_RELEASE") or (release.name if release else "development"),
+            database=Path(database) if database else shared_database(release),
             migrate=_switch(environment, "HELLO_MIGRATE"),
             breakage=breakage,
         )
 
 
-def release_of(path: Path) -> str | None:
-    """Return the id in ``…/releases/<id>/…``, or None when *path* lies in no release."""
-    parts = path.parts
-    if "releases" in parts[:-1]:
-        return parts[parts.index("releases") + 1]
+def release_of(*paths: Path) -> Path | None:
+    """Return the directory ``…/releases/<id>`` that the first of *paths* lies in, if any does."""
+    for path in paths:
+        if "releases" in path.parts[:-1]:
+            return Path(*path.parts[: path.parts.index("releases") + 2])
     return None
 
 
-def release_of_paths() -> str:
-    """Name the release from where the code, the process or its environment lies."""
-    for path in (Path(__file__).resolve(), Path.cwd(), Path(sys.prefix)):
-        release = release_of(path)
-        if release:
-            return release
-    return "development"
+def shared_database(release: Path | None) -> Path | None:
+    """Return the database in the ``shared`` directory beside ``releases``, where there is one."""
+    shared = release.parent.parent / "shared" if release else None
+    return shared / "hello.db" if shared and shared.is_dir() else None
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:
