@@ -73,7 +73,8 @@ class _AtAddress(httpx.BaseTransport):
         self._address = address
         self._verify = verify
         self._http2 = http2
-        # One pool for each name: all have the same address, and a connection verified for one must not serve another.
+        # One pool for each name: all have the same address, and a connection that was verified for one
+        # must not serve another.
         self._pools: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -94,11 +95,11 @@ class _AtAddress(httpx.BaseTransport):
 
 @pytest.fixture(scope="session")
 def outside() -> Iterator[Callable[..., httpx.Client]]:
-    """Return a maker of HTTP clients: `outside(platform, ca=path)` gives an httpx.Client that follows no redirect.
+    """Return a maker of HTTP clients: `outside(platform, ca=path)` gives an httpx.Client.
 
-    `https://any.name/` goes to the platform's address; the certificate must be valid for that name and signed
-    by `ca` (a PEM file's path, or its text). Without `ca` no certificate is trusted. HTTP/2 is offered; further
-    keywords go to httpx.Client.
+    `https://any.name/` goes to the platform's address; the certificate must be valid for that name and
+    signed by `ca` (a PEM file's path, or its text). Without `ca` no certificate is trusted. HTTP/2 is
+    offered, redirects are not followed; further keywords go to httpx.Client.
     """
     clients: list[httpx.Client] = []
 

@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
         case "molecule":
             return suite.molecule(rest[0] if rest else "default", rest[1] if len(rest) > 1 else "test")
         case _:
-            return complain("usage: python3 -m tools env|bed|pins|test|lint|unit|molecule [scenario [command]]")
+            return complain(
+                "usage: python3 -m tools env|bed|pins|test|lint|unit|molecule [scenario [command]]"
+            )
 
 
 def _single(name: str, action: Callable[[Path], None]) -> int:

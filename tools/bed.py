@@ -11,7 +11,11 @@ from tools.steps import apt_install, is_root
 
 def make(log: Path) -> None:
     """Make whatever of the test bed is missing."""
-    missing = [package for program, package in (("ssh", "openssh-client"), ("git", "git")) if not shutil.which(program)]
+    missing = [
+        package
+        for program, package in (("ssh", "openssh-client"), ("git", "git"))
+        if not shutil.which(program)
+    ]
     if missing and is_root() and shutil.which("apt-get"):
         apt_install(missing, log)
     engine.ensure(log)

@@ -16,7 +16,7 @@ PATIENCE = 60.0
 """Seconds that a starting engine is given until it answers."""
 
 PRIVATE_CGROUPS = "umount -R /sys/fs/cgroup 2>/dev/null; mount -t cgroup2 none /sys/fs/cgroup && exec dockerd"
-"""systemd 256 and newer refuse a host with cgroup v1 controllers. The daemon, and it alone, sees a pure v2 tree."""
+"""systemd 256 and newer refuse cgroup v1 controllers. The daemon, and it alone, sees a pure v2 tree."""
 
 
 def answers() -> bool:
@@ -43,12 +43,16 @@ def ensure(log: Path) -> None:
 
 def _refuse_what_cannot_be_helped() -> None:
     if os.environ.get("DOCKER_HOST"):
-        raise Stop(f"No engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}; start it or unset the variable")
+        raise Stop(
+            f"No engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}; start it or unset the variable"
+        )
     if not is_root():
         message = capture(["docker", "version"])[1].lower()
         if "permission denied" in message:
-            raise Stop("The Docker engine refuses this user; join its group (usermod -aG docker <user>, log in again)")
-        raise Stop("No Docker engine answers and only root can install one; start Docker, or run this command as root")
+            raise Stop("The Docker engine refuses this user; add it to the group docker and log in again")
+        raise Stop(
+            "No Docker engine answers and only root can install one; start Docker, or run this as root"
+        )
     if not shutil.which("dockerd") and not shutil.which("apt-get"):
         raise Stop("No Docker engine answers and this is not Debian; install Docker, start it, and try again")
 

@@ -20,7 +20,7 @@ REQUIREMENTS = ROOT / "requirements.txt"
 UV_PIN = ROOT / "tools" / "uv.txt"
 
 NEWEST = 14
-"""Newest Python 3 minor version that ansible-core 2.21 names as a controller; oldest is 11 (ansible-core 2.19)."""
+"""Newest minor version of Python 3 that ansible-core 2.21 runs on; the oldest is 11 (ansible-core 2.19)."""
 
 _NAME = re.compile(r"python3\.(\d+)$")
 
@@ -85,7 +85,9 @@ def pins(log: Path) -> None:
     run_logged([*common, "--no-annotate", str(wish), "--output-file", str(UV_PIN)], log)
     for pinned in (REQUIREMENTS, UV_PIN):
         if re.search(r"^--|://", pinned.read_text(), re.MULTILINE):
-            raise Stop(f"{pinned.name} names an index or a link; unset the package index settings and try again")
+            raise Stop(
+                f"{pinned.name} names an index or a link; unset the package index settings and try again"
+            )
 
 
 def interpreter() -> str:
@@ -132,7 +134,9 @@ def _uv(log: Path) -> str:
         python = sys.executable
         if capture([python, "-c", "import ensurepip, venv"])[0] != 0:
             if not (is_root() and shutil.which("apt-get")):
-                raise Stop("Python's venv module is missing; install it (Debian: apt-get install python3-venv)")
+                raise Stop(
+                    "Python's venv module is missing; install it (Debian: apt-get install python3-venv)"
+                )
             apt_install(["python3-venv", "ca-certificates"], log)
         run_logged([python, "-m", "venv", "--clear", str(home)], log)
         run_logged(

@@ -17,7 +17,7 @@ from tools.steps import ROOT, Stop, apt_install, capture, is_root, run_logged
 SUITES = ("trixie", "bookworm")
 CONTEXT = ROOT / "molecule" / "shared" / "image"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
-"""Extra authorities of this machine. Without them programs in a test host cannot download behind a TLS proxy."""
+"""Extra authorities of this machine: without them a test host cannot download behind a TLS proxy."""
 
 LABEL = "flaskworks.inputs"
 

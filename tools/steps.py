@@ -1,7 +1,7 @@
 """Run steps one after another or side by side, and say what is going on while they run.
 
 The output of each step goes to a file of its own under .bed/logs. On the screen there is a line when a step
-starts, one when it ends, one every half minute in between, and for a failed step the end of its output.
+starts, one when it ends, one every half minute in between, and the telling part of a failed step's output.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ STATE = ROOT / ".bed"
 HEARTBEAT = 30.0
 """Seconds of silence before a running step says that it is still running."""
 
-TAIL = 40
-"""Lines of a failed step's output that are shown."""
+EXCERPT = 25
+"""Lines of a failed step's output that are shown from its first complaint on, and again from its end."""
+
+_TROUBLE = re.compile(r"\[ERROR\]|^fatal: |^E  |Traceback|[Ee]rror:|^FAILED")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-class Stop(Exception):  # noqa: N818 - it is a way to end, with one sentence for the reader
+class Stop(Exception):
     """Ends the command with one sentence that says what to do."""
 
 
@@ -84,8 +86,8 @@ class Runner:
         if step.error is None:
             self._say(f"  ✓  {step.name}  {step.seconds:.1f} s")
         else:
-            tail = "\n".join("     │ " + line for line in self._tail(step.log, TAIL))
-            self._say(f"  ✗  {step.name}  {step.seconds:.1f} s: {step.error}\n{tail}\n     └ whole output: {step.log}")
+            self._say(f"  ✗  {step.name}  {step.seconds:.1f} s: {step.error}")
+            self._say(self._excerpt(step))
         return step.error is None
 
     def together(self, steps: Sequence[Step], workers: int) -> bool:
@@ -101,9 +103,11 @@ class Runner:
         for step in sorted(self.steps, key=lambda step: -step.seconds):
             self._say(f"  {'✗' if step.error else '✓'}  {step.seconds:7.1f} s  {step.name}")
         self._say(f"     {time.monotonic() - self._started:7.1f} s  in all")
-        for number, step in enumerate(failed):
-            label = "First failure" if number == 0 else "Also failed"
-            self._say(f"{label}: {step.name}: {step.error}\n  {step.log}")
+        for step in failed[1:]:
+            self._say(f"Also failed: {step.name}: {step.error}; {step.log}")
+        for step in failed[:1]:
+            self._say(f"First failure: {step.name}: {step.error}")
+            self._say(self._excerpt(step))
         self._say("")
         self._say(f"{passed} passed, {len(failed)} failed")
         return 1 if failed else 0
@@ -112,7 +116,7 @@ class Runner:
         if callable(step.action):
             step.action(step.log)
             return
-        environment = {**os.environ, **step.env}
+        environment = {**os.environ, "NO_COLOR": "1", **step.env}
         with step.log.open("ab") as log:
             log.write(("$ " + " ".join(step.action) + "\n").encode())
             log.flush()
@@ -138,6 +142,15 @@ class Runner:
         with self._lock:
             print(text, flush=True)
 
+    def _excerpt(self, step: Step) -> str:
+        """Return where the trouble begins and how the output ends; all of it when that is short."""
+        lines = self._tail(step.log, sys.maxsize)
+        first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), len(lines))
+        if len(lines) > 2 * EXCERPT:
+            head = lines[max(first - 2, 0) : first + EXCERPT]
+            lines = [*head, "⋮", *lines[max(first + EXCERPT, len(lines) - EXCERPT) :]]
+        return "\n".join(["     │ " + line for line in lines] + [f"     └ whole output: {step.log}"])
+
     @staticmethod
     def _tail(log: Path, lines: int) -> list[str]:
         """Return the last lines that are not empty, without colours."""
@@ -145,7 +158,9 @@ class Runner:
         return [line for line in text.splitlines() if line.strip()][-lines:]
 
 
-def run_logged(argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
+def run_logged(
+    argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> None:
     """Run a command with its output appended to `log`; raise Stop when it fails."""
     with log.open("ab") as output:
         output.write(("$ " + " ".join(argv) + "\n").encode())
