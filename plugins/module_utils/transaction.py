@@ -15,6 +15,9 @@ Killed before 4, nothing has happened and the next run sweeps the litter. Killed
 finds the marker, completes what is missing, then checks and applies although nothing differs.
 """
 
+# Descriptors, links and renames are the subject here; pathlib would hide which call does what.
+# ruff: noqa: PTH103, PTH104, PTH108, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH207, PTH208
+
 from __future__ import annotations
 
 import contextlib
@@ -158,9 +161,7 @@ class _Step:
 def parse_mode(text: str) -> int:
     """Turn "0640" into 0o640. An unquoted YAML 0640 arrives as "416" and is refused."""
     if not _MODE.fullmatch(text):
-        raise TransactionError(
-            f"mode '{text}' is not a quoted octal number with a leading zero; write it like '0640'"
-        )
+        raise TransactionError(f"mode '{text}' is not a quoted octal number with a leading zero; write it like '0640'")
     return int(text, 8)
 
 
@@ -212,8 +213,7 @@ def expand(elements: Sequence[Mapping[str, Any]], rules: Sequence[Rule]) -> list
         used = placeholders([rule.path])
         if rule.purge and used != {"name"}:
             raise TransactionError(
-                f"{rule.path}: purge needs a path whose only placeholder is {{name}}; change the path or "
-                "drop purge"
+                f"{rule.path}: purge needs a path whose only placeholder is {{name}}; change the path or drop purge"
             )
         for element in elements if used else [{"name": ""}]:
             target = Target(
@@ -282,7 +282,9 @@ def execute(request: Request, *, check_mode: bool = False, run: Run = run_comman
             # Whoever held the lock may have changed what was compared above.
             return _change(request, _compare(request, targets, check_mode), marker, run)
     except OSError as error:
-        raise TransactionError(f"{error.filename or marker}: {error.strerror}; remove the cause and run again") from error
+        raise TransactionError(
+            f"{error.filename or marker}: {error.strerror}; remove the cause and run again"
+        ) from error
 
 
 def _fingerprint(request: Request) -> str:
@@ -299,9 +301,7 @@ def _fingerprint(request: Request) -> str:
 def _alone(state_directory: str, patience: float = 120.0) -> Iterator[None]:
     """Hold the lock that keeps one transaction from sweeping another one's staged files."""
     os.makedirs(state_directory, mode=0o700, exist_ok=True)
-    descriptor = os.open(
-        os.path.join(state_directory, "templates.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    descriptor = os.open(os.path.join(state_directory, "templates.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + patience
         while True:
@@ -388,8 +388,7 @@ def _compare_file(plan: _Plan, target: Target, content: bytes, check_mode: bool)
             )
         if not check_mode:
             raise TransactionError(
-                f"{whose}: the directory {parent} of {os.path.basename(target.path)} does not exist; create "
-                "it first"
+                f"{whose}: the directory {parent} of {os.path.basename(target.path)} does not exist; create it first"
             )
         plan.bare = True
     if not check_mode:
@@ -461,9 +460,7 @@ def _strangers(rule: Rule, wanted: set[str]) -> list[str]:
     return sorted(
         path
         for path in found
-        if path not in wanted
-        and spelled.fullmatch(path)
-        and not (os.path.isdir(path) and not os.path.islink(path))
+        if path not in wanted and spelled.fullmatch(path) and not (os.path.isdir(path) and not os.path.islink(path))
     )
 
 
@@ -554,7 +551,7 @@ def _change(request: Request, plan: _Plan, marker: str, run: Run) -> Outcome:
         if differs and (request.check or request.apply) and not pending:
             _write_marker(marker, outcome)
         try:
-            _swap(plan, steps)
+            _swap(steps)
             if request.check and (differs or pending):
                 _check(request, plan, run)
         except BaseException:
@@ -578,9 +575,7 @@ def _create(path: str, content: bytes, mode: int, uid: int, gid: int) -> None:
     """Write a new file that never, not even empty, has a wider mode or another owner than wanted."""
     earlier = os.umask(0)
     try:
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o777
-        )
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o777)
     finally:
         os.umask(earlier)
     try:
@@ -603,11 +598,10 @@ def _beside(path: str, suffix: str) -> str:
 
 def _stage(plan: _Plan, steps: list[_Step]) -> None:
     for write in plan.writes:
-        step = _Step(write.target.path, _beside(write.target.path, "new"))
-        steps.append(step)
-        assert step.staged is not None
+        staged = _beside(write.target.path, "new")
+        steps.append(_Step(write.target.path, staged))
         try:
-            _create(step.staged, write.content, write.target.rule.mode, write.uid, write.gid)
+            _create(staged, write.content, write.target.rule.mode, write.uid, write.gid)
         except OSError as error:
             raise TransactionError(
                 f"{write.target.element or 'files'}: {write.target.path} cannot be written: "
@@ -642,9 +636,7 @@ def _validate_candidates(
         return []
     if lenient:
         askable = [
-            write
-            for write in wanted
-            if not plan.bare and shutil.which(write.target.validate[0], path=_SEARCH_PATH)
+            write for write in wanted if not plan.bare and shutil.which(write.target.validate[0], path=_SEARCH_PATH)
         ]
         skipped = [write.target.path for write in wanted if write not in askable]
     else:
@@ -693,7 +685,7 @@ def _write_marker(marker: str, outcome: Outcome) -> None:
     _sync_directories([marker])
 
 
-def _swap(plan: _Plan, steps: Sequence[_Step]) -> None:
+def _swap(steps: Sequence[_Step]) -> None:
     for step in steps:
         try:
             if os.path.lexists(step.path):
@@ -792,6 +784,4 @@ def _apply(request: Request, plan: _Plan, run: Run) -> None:
         if (reason := _unmet(expectation, element))
     ]
     if unmet:
-        raise TransactionError(
-            "after applying, " + "; ".join(unmet) + "; see what stands in the way and run again"
-        )
+        raise TransactionError("after applying, " + "; ".join(unmet) + "; see what stands in the way and run again")

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Host side of flaskworks.server.templates; the rendering is done by the action of this name."""
@@ -210,13 +209,13 @@ unvalidated:
   elements: str
 """
 
-import base64  # noqa: E402  (Ansible wants the documentation first)
-import json  # noqa: E402
-import zlib  # noqa: E402
-from typing import Any  # noqa: E402
+import base64
+import json
+import zlib
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.flaskworks.server.plugins.module_utils.transaction import (  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flaskworks.server.plugins.module_utils.transaction import (
     STATE_DIRECTORY,
     Expectation,
     Request,
@@ -323,7 +322,7 @@ def main() -> None:
         "applied": outcome.applied,
         "unvalidated": outcome.unvalidated,
     }
-    if module._diff:
+    if module._diff:  # noqa: SLF001 - AnsibleModule has no public name for it
         result["diff"] = outcome.diff
     module.exit_json(**result)
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 import platform
 import pwd
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
@@ -20,7 +20,7 @@ from ansible.template import Templar, trust_as_template
 
 def template_variables(name: str, path: str, destination: str) -> dict[str, Any]:
     """Variables that ansible.builtin.template adds, `ansible_managed` apart."""
-    found = os.stat(path)
+    found = Path(path).stat()
     try:
         owner: str | int = pwd.getpwuid(found.st_uid).pw_name
     except KeyError:
@@ -28,9 +28,9 @@ def template_variables(name: str, path: str, destination: str) -> dict[str, Any]
     return {
         "template_host": platform.node(),
         "template_path": name,
-        "template_mtime": datetime.datetime.fromtimestamp(found.st_mtime),
+        "template_mtime": datetime.datetime.fromtimestamp(found.st_mtime),  # noqa: DTZ006 - as ansible-core does
         "template_uid": owner,
-        "template_run_date": datetime.datetime.now(),
+        "template_run_date": datetime.datetime.now(),  # noqa: DTZ005 - as ansible-core does
         "template_destpath": destination,
         "template_fullpath": path,
     }
@@ -40,14 +40,14 @@ def managed_text(path: str) -> Any:
     """The configured `ansible_managed`, itself a template. Its setting goes away in ansible-core 2.23."""
     text = getattr(constants, "DEFAULT_MANAGED_STR", "Ansible managed")
     text = text.format(host="{{ template_host }}", uid="{{ template_uid }}", file="{{ template_path }}")
-    return trust_as_template(time.strftime(text, time.localtime(os.stat(path).st_mtime)))
+    return trust_as_template(time.strftime(text, time.localtime(Path(path).stat().st_mtime)))
 
 
 def search_path(inherited: Iterable[str], base: str, path: str) -> list[str]:
     """Where includes of the template at `path` are looked for."""
     found: list[str] = []
-    for directory in [*inherited, base, os.path.dirname(path)]:
-        found += [os.path.join(directory, "templates"), directory]
+    for directory in [*inherited, base, str(Path(path).parent)]:
+        found += [f"{directory}/templates", directory]
     return found
 
 
@@ -83,4 +83,4 @@ def _compile_once(templar: Templar) -> None:
     engine = getattr(templar, "_engine", None)
     compile_template = getattr(engine, "_compile_template", None)
     if callable(compile_template):
-        engine._compile_template = functools.cache(compile_template)  # type: ignore[union-attr]
+        engine._compile_template = functools.cache(compile_template)  # type: ignore[union-attr]  # noqa: SLF001 - see above

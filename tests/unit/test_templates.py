@@ -32,9 +32,7 @@ class Play:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
-    def run(
-        self, tasks: list[dict[str, Any]], *options: str, **variables: Any
-    ) -> tuple[int, str, dict[str, Any]]:
+    def run(self, tasks: list[dict[str, Any]], *options: str, **variables: Any) -> tuple[int, str, dict[str, Any]]:
         """Return the exit code, everything printed, and the registered `result` of the last task."""
         kept = self.directory / "result.json"
         kept.unlink(missing_ok=True)
@@ -68,19 +66,14 @@ class Play:
         }
         settings = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         command += ["-e", json.dumps(settings)]
-        done = subprocess.run(
-            command, cwd=self.directory, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True, check=False)
         result = json.loads(kept.read_text()) if kept.exists() else {}
         return done.returncode, done.stdout + done.stderr, result
 
     def task(self, *files: dict[str, Any], **options: Any) -> dict[str, Any]:
         """The task under test, writing into etc/ as the user who runs the tests."""
         (self.directory / "etc").mkdir(exist_ok=True)
-        owned = [
-            {"owner": ME, "group": MINE, **file, "path": f"{self.directory}/etc/{file['path']}"}
-            for file in files
-        ]
+        owned = [{"owner": ME, "group": MINE, **file, "path": f"{self.directory}/etc/{file['path']}"} for file in files]
         arguments = {
             "elements": "{{ sites }}",
             "element_name": "site",
@@ -112,7 +105,8 @@ def test_every_text_is_what_the_builtin_template_renders(play: Play) -> None:
         "{% endfor %}\n"
         "{% include 'part.j2' %}\n"
         r"a \n backslash {{ 'b\\d' }} {{ site.raw }} {{ template_path }} {{ words_of | join(',') }}"
-        "\n\n{#- gone -#}\n   {% if site.words %} spaced {% endif %}  \nümläut {{ site.words | to_json }}\n\n",
+        "\n\n{#- gone -#}\n   {% if site.words %} spaced {% endif %}  \n"
+        "ümläut {{ site.words | to_json }}\n\n",
     )
     play.template("value.j2", "{{ site.words }}")
     play.template("empty.j2", "{% if false %}x{% endif %}")
@@ -174,7 +168,8 @@ def test_check_foretells_run_tells_and_the_second_run_is_silent(play: Play) -> N
     loose = play.task({"template": "site.j2", "path": "{name}.conf", "purge": True, "mode": "0640"})
     _, output, purged = play.run([loose], "--diff", sites=sites[:1])
     assert purged["removed"] == [f"{play.directory}/etc/b.conf"]
-    assert "-one of 2" in output and "+one of 1" in output
+    assert "-one of 2" in output
+    assert "+one of 1" in output
     assert play.names() == ["a.conf", "all"]
 
 
@@ -199,9 +194,7 @@ def test_the_host_is_asked_once_however_many_files_there_are(play: Play) -> None
     play.template("site.j2", "{{ site.name }}\n")
     files = [{"template": "site.j2", "path": f"{{name}}.{number}"} for number in range(4)]
     for count in (1, 20):
-        code, output, _ = play.run(
-            [play.task(*files)], "-vvv", sites=[{"name": f"app{n}"} for n in range(count)]
-        )
+        code, output, _ = play.run([play.task(*files)], "-vvv", sites=[{"name": f"app{n}"} for n in range(count)])
         assert code == 0, output
         asked = output[output.index("TASK [Install]") : output.index("TASK [ansible.builtin.copy]")]
         assert asked.count(" EXEC ") == 1
@@ -229,9 +222,7 @@ def options_of(documented: dict[str, Any]) -> dict[str, Any]:
     """Reduce documented options to what an argument spec says of them."""
     spec = {}
     for name, option in documented.items():
-        spec[name] = {
-            key: option[key] for key in ("type", "elements", "default", "required") if key in option
-        }
+        spec[name] = {key: option[key] for key in ("type", "elements", "default", "required") if key in option}
         if "suboptions" in option:
             spec[name]["options"] = options_of(option["suboptions"])
     return spec
