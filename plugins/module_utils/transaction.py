@@ -71,6 +71,7 @@ class Rule:
     sensitive: bool = False
     validate: tuple[str, ...] = ()
     purge: bool = False
+    parents: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,9 @@ class _Step:
 def parse_mode(text: str) -> int:
     """Turn "0640" into 0o640. An unquoted YAML 0640 arrives as "416" and is refused."""
     if not _MODE.fullmatch(text):
-        raise TransactionError(f"mode '{text}' is not a quoted octal number with a leading zero; write it like '0640'")
+        raise TransactionError(
+            f"mode '{text}' is not a quoted octal number with a leading zero; write it like '0640'"
+        )
     return int(text, 8)
 
 
@@ -301,7 +304,9 @@ def _fingerprint(request: Request) -> str:
 def _alone(state_directory: str, patience: float = 120.0) -> Iterator[None]:
     """Hold the lock that keeps one transaction from sweeping another one's staged files."""
     os.makedirs(state_directory, mode=0o700, exist_ok=True)
-    descriptor = os.open(os.path.join(state_directory, "templates.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        os.path.join(state_directory, "templates.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
     try:
         deadline = time.monotonic() + patience
         while True:
@@ -386,7 +391,7 @@ def _compare_file(plan: _Plan, target: Target, content: bytes, check_mode: bool)
                 f"{whose}: {parent} is not a directory, so {os.path.basename(target.path)} cannot be "
                 "installed there; move it away"
             )
-        if not check_mode:
+        if not check_mode and not target.rule.parents:
             raise TransactionError(
                 f"{whose}: the directory {parent} of {os.path.basename(target.path)} does not exist; create it first"
             )
@@ -460,7 +465,9 @@ def _strangers(rule: Rule, wanted: set[str]) -> list[str]:
     return sorted(
         path
         for path in found
-        if path not in wanted and spelled.fullmatch(path) and not (os.path.isdir(path) and not os.path.islink(path))
+        if path not in wanted
+        and spelled.fullmatch(path)
+        and not (os.path.isdir(path) and not os.path.islink(path))
     )
 
 
@@ -575,7 +582,9 @@ def _create(path: str, content: bytes, mode: int, uid: int, gid: int) -> None:
     """Write a new file that never, not even empty, has a wider mode or another owner than wanted."""
     earlier = os.umask(0)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o777)
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o777
+        )
     finally:
         os.umask(earlier)
     try:
@@ -592,6 +601,14 @@ def _create(path: str, content: bytes, mode: int, uid: int, gid: int) -> None:
         os.close(descriptor)
 
 
+def _make_parents(path: str) -> None:
+    earlier = os.umask(0o022)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    finally:
+        os.umask(earlier)
+
+
 def _beside(path: str, suffix: str) -> str:
     return os.path.join(os.path.dirname(path), f".flaskworks-{secrets.token_hex(8)}.{suffix}~")
 
@@ -601,6 +618,8 @@ def _stage(plan: _Plan, steps: list[_Step]) -> None:
         staged = _beside(write.target.path, "new")
         steps.append(_Step(write.target.path, staged))
         try:
+            if write.target.rule.parents:
+                _make_parents(write.target.path)
             _create(staged, write.content, write.target.rule.mode, write.uid, write.gid)
         except OSError as error:
             raise TransactionError(
@@ -636,7 +655,9 @@ def _validate_candidates(
         return []
     if lenient:
         askable = [
-            write for write in wanted if not plan.bare and shutil.which(write.target.validate[0], path=_SEARCH_PATH)
+            write
+            for write in wanted
+            if not plan.bare and shutil.which(write.target.validate[0], path=_SEARCH_PATH)
         ]
         skipped = [write.target.path for write in wanted if write not in askable]
     else:
@@ -784,4 +805,6 @@ def _apply(request: Request, plan: _Plan, run: Run) -> None:
         if (reason := _unmet(expectation, element))
     ]
     if unmet:
-        raise TransactionError("after applying, " + "; ".join(unmet) + "; see what stands in the way and run again")
+        raise TransactionError(
+            "after applying, " + "; ".join(unmet) + "; see what stands in the way and run again"
+        )

@@ -50,7 +50,7 @@ options:
       path:
         description:
           - Where the file goes. C({name}), or any other key of the element that holds a text, is
-            replaced by its value. The directory must exist.
+            replaced by its value. The directory must exist, unless O(files[].parents) is set.
           - A path without a placeholder is written once, also when the list is empty.
           - A symbolic link there is replaced itself, never its target.
         type: str
@@ -86,6 +86,10 @@ options:
         description:
           - Remove the files that match the path with any other name in the place of C({name}).
           - The path may have no other placeholder than C({name}).
+        type: bool
+        default: false
+      parents:
+        description: Make the directory of the file (root, 0755) when it does not exist.
         type: bool
         default: false
   absent:
@@ -242,6 +246,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
             "sensitive": {"type": "bool", "default": False},
             "validate": {"type": "list", "elements": "str", "default": []},
             "purge": {"type": "bool", "default": False},
+            "parents": {"type": "bool", "default": False},
         },
     },
     "absent": {"type": "list", "elements": "str", "default": []},
@@ -276,6 +281,7 @@ def rules_of(files: list[dict[str, Any]]) -> list[Rule]:
             sensitive=file["sensitive"],
             validate=tuple(file["validate"]),
             purge=file["purge"],
+            parents=file["parents"],
         )
         for file in files
     ]

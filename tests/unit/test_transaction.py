@@ -52,7 +52,9 @@ def rule(directory: Path, pattern: str = "{name}.conf", **options: Any) -> Rule:
     return Rule(path=f"{directory}/{pattern}", owner=ME, group=MINE, **options)
 
 
-def request(directory: Path, texts: dict[str, str], rules: Sequence[Rule] | None = None, **options: Any) -> Request:
+def request(
+    directory: Path, texts: dict[str, str], rules: Sequence[Rule] | None = None, **options: Any
+) -> Request:
     """One element per text; every rule gets the element's text."""
     rules = [rule(directory)] if rules is None else rules
     elements = [{"name": name} for name in texts]
@@ -202,7 +204,9 @@ def test_a_name_that_could_leave_its_place_is_refused(name: object) -> None:
 
 
 def test_two_files_at_one_path_are_refused() -> None:
-    with pytest.raises(TransactionError, match=r"/etc/x: wanted by 'a' and by 'b'; give each file its own path"):
+    with pytest.raises(
+        TransactionError, match=r"/etc/x: wanted by 'a' and by 'b'; give each file its own path"
+    ):
         expand([{"name": "a", "at": "x"}, {"name": "b", "at": "x"}], [Rule("/etc/{at}")])
     with pytest.raises(TransactionError, match="a: two elements have this name"):
         expand([{"name": "a"}, {"name": "a"}], [Rule("/etc/{name}")])
@@ -258,8 +262,19 @@ def test_purge_of_a_path_with_the_name_twice_matches_the_same_name_only(etc: Pat
     for directory, file in (("a", "a"), ("b", "b"), ("b", "c")):
         (etc / directory).mkdir(exist_ok=True)
         (etc / directory / f"{file}.conf").write_text("x\n")
-    outcome = execute(request(etc, {"a": "x\n"}, [rule(etc, "{name}/{name}.conf", purge=True)]), run=Recorder())
+    outcome = execute(
+        request(etc, {"a": "x\n"}, [rule(etc, "{name}/{name}.conf", purge=True)]), run=Recorder()
+    )
     assert outcome.removed == [f"{etc}/b/b.conf"]
+
+
+def test_a_missing_directory_is_made_on_demand_only(etc: Path) -> None:
+    wanted = request(etc, {"a": "1\n"}, [rule(etc, "sub/{name}", parents=True)])
+    assert execute(wanted, check_mode=True, run=Recorder()).changed
+    assert not (etc / "sub").exists()
+    execute(wanted, run=Recorder())
+    assert (etc / "sub" / "a").read_text() == "1\n"
+    assert stat.S_IMODE((etc / "sub").stat().st_mode) == 0o755
 
 
 def test_purge_needs_a_path_that_says_what_belongs_to_it() -> None:
@@ -284,7 +299,9 @@ def test_a_validator_sees_the_final_name_and_its_siblings_before_anything_change
     seen: list[tuple[list[str], bool]] = []
 
     def run(argv: Sequence[str]) -> tuple[int, str]:
-        seen.append((sorted(path.name for path in Path(argv[1]).parent.iterdir()), (etc / "a.service").exists()))
+        seen.append(
+            (sorted(path.name for path in Path(argv[1]).parent.iterdir()), (etc / "a.service").exists())
+        )
         return 0, ""
 
     rules = [rule(etc, "{name}.service", validate=("verify", "%s")), rule(etc, "{name}.socket")]
@@ -374,7 +391,9 @@ def test_a_failed_apply_is_repeated_by_the_next_run(etc: Path) -> None:
 
 def test_an_unmet_expectation_runs_apply_and_must_be_met_then(etc: Path) -> None:
     home = Path(etc, "home")
-    wanted = request(etc, {"a": "1\n"}, apply=[["tmpfiles"]], expects=[Expectation(f"{home}", ME, MINE, 0o711)])
+    wanted = request(
+        etc, {"a": "1\n"}, apply=[["tmpfiles"]], expects=[Expectation(f"{home}", ME, MINE, 0o711)]
+    )
     made: list[str] = []
 
     def makes(argv: Sequence[str]) -> tuple[int, str]:
