@@ -9,7 +9,7 @@ from pathlib import Path
 if sys.version_info < (3, 11):  # noqa: UP036 - this is the refusal itself
     sys.exit("These tools need Python 3.11 or newer; name one with 'make PYTHON=/path/to/python3.11 …'")
 
-from tools import bed, environment, suite
+from tools import bed, demo, environment, suite
 from tools.steps import Runner, Step, Stop, complain
 
 
@@ -29,12 +29,14 @@ def main(arguments: list[str]) -> int:
             return suite.some(suite.static_checks())
         case "unit":
             return suite.some(suite.unit_checks())
+        case "demo":
+            return demo.run()
+        case "demo-clean":
+            return demo.clean()
         case "molecule":
             return suite.molecule(rest[0] if rest else "default", rest[1] if len(rest) > 1 else "test")
         case _:
-            return complain(
-                "usage: python3 -m tools env|bed|pins|test|lint|unit|molecule [scenario [command]]"
-            )
+            return complain(f"There is no command '{command}'; 'make help' lists what there is")
 
 
 def _single(name: str, action: Callable[[Path], None]) -> int:

@@ -44,6 +44,8 @@ class Step:
     action: Sequence[str] | Callable[[Path], None]
     cwd: Path = ROOT
     env: Mapping[str, str] = field(default_factory=dict)
+    show: bool = False
+    """Whether the output appears on the screen as well."""
     seconds: float = 0.0
     error: str | None = None
     ran: bool = False
@@ -81,19 +83,26 @@ class Runner:
             step.error = f"{error.strerror or error}: {error.filename or step.name}"
         finally:
             over.set()
+            watcher.join()
         step.ran = True
         step.seconds = time.monotonic() - begin
         if step.error is None:
             self._say(f"  ✓  {step.name}  {step.seconds:.1f} s")
         else:
             self._say(f"  ✗  {step.name}  {step.seconds:.1f} s: {step.error}")
-            self._say(self._excerpt(step))
+            if not step.show:
+                self._say(self._excerpt(step))
         return step.error is None
 
     def together(self, steps: Sequence[Step], workers: int) -> bool:
         """Run steps side by side, at most `workers` at once, in the order given; true when all passed."""
         with ThreadPoolExecutor(max_workers=workers) as pool:
             return all(list(pool.map(self.run, steps)))
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first step."""
+        return time.monotonic() - self._started
 
     def summary(self) -> int:
         """Print what happened, the first failure last but one, and return the exit status."""
@@ -102,12 +111,13 @@ class Runner:
         self._say("")
         for step in sorted(self.steps, key=lambda step: -step.seconds):
             self._say(f"  {'✗' if step.error else '✓'}  {step.seconds:7.1f} s  {step.name}")
-        self._say(f"     {time.monotonic() - self._started:7.1f} s  in all")
+        self._say(f"     {self.seconds:7.1f} s  in all")
         for step in failed[1:]:
             self._say(f"Also failed: {step.name}: {step.error}; {step.log}")
         for step in failed[:1]:
             self._say(f"First failure: {step.name}: {step.error}")
-            self._say(self._excerpt(step))
+            # Shown once more only where other output has come after it.
+            self._say(f"  {step.log}" if step is self.steps[-1] else self._excerpt(step))
         self._say("")
         self._say(f"{passed} passed, {len(failed)} failed")
         return 1 if failed else 0
@@ -117,10 +127,11 @@ class Runner:
             step.action(step.log)
             return
         environment = {**os.environ, "NO_COLOR": "1", **step.env}
+        # To a file, not through a pipe: a kept ssh connection would hold the pipe open after the step's end.
         with step.log.open("ab") as log:
             log.write(("$ " + " ".join(step.action) + "\n").encode())
             log.flush()
-            done = subprocess.run(
+            process = subprocess.run(
                 step.action,
                 cwd=step.cwd,
                 env=environment,
@@ -129,14 +140,29 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 check=False,
             )
-        if done.returncode != 0:
-            step.error = f"exit status {done.returncode}"
+        if process.returncode != 0:
+            step.error = f"exit status {process.returncode}"
 
     def _watch(self, step: Step, begin: float, over: threading.Event) -> None:
+        if step.show:
+            self._follow(step, over)
+            return
         while not over.wait(HEARTBEAT):
             last = self._tail(step.log, 1)
             now = f": {last[0].strip()[:90]}" if last else ""
             self._say(f"     {step.name}, {time.monotonic() - begin:.0f} s{now}")
+
+    def _follow(self, step: Step, over: threading.Event) -> None:
+        """Show the log line by line while it grows."""
+        with step.log.open("rb") as log:
+            rest = b""
+            ended = False
+            while not ended:
+                ended = over.wait(0.1)
+                rest += log.read()
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    self._say("     " + line.decode(errors="replace"))
 
     def _say(self, text: str) -> None:
         with self._lock:
