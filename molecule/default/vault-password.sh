@@ -1,0 +1,3 @@
+#!/bin/sh
+# Password of the vault file that create.yml makes for these hosts.
+echo molecule

@@ -1,0 +1,152 @@
+"""What an operator sees before any host is touched. The hosts of these inventories do not exist."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+HOSTS = """
+flask:
+  hosts:
+    web1.example.org: {ansible_host: 192.0.2.1}
+    web2.example.org: {ansible_host: 192.0.2.2}
+"""
+
+APPS = """
+flask_apps:
+  - name: hello
+    domains: [hello.example.org]
+    source: {path: "{{ inventory_dir }}/app"}
+    wsgi: hello:app
+"""
+
+MISTAKES = """
+flask_apps:
+  - name: hello
+    domains: [hello.example.org]
+    source: {path: "{{ inventory_dir }}/app"}
+    wsgi: hello:app
+    wokers: 3
+    helth: /healthz
+    worker_class: gthraed
+  - name: reports
+    domains: [reports.example.org, hello.example.org]
+    source: {path: "{{ inventory_dir }}/app", git: https://git.example.org/reports.git}
+    wsgi: reports:app
+    worker_class: sync
+    threads: 4
+"""
+
+KEY = "a-key-that-is-only-used-in-this-test-0123456789"
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """Return an inventory with one app and no vault file."""
+    directory = tmp_path / "inventory"
+    (directory / "group_vars/flask").mkdir(parents=True)
+    (directory / "hosts.yml").write_text(HOSTS)
+    (directory / "group_vars/flask/apps.yml").write_text(APPS)
+    return directory
+
+
+def ansible(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of Ansible in the clone, as a user would."""
+    return subprocess.run(
+        [Path(sys.executable).parent / program, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_HOME": str(ROOT / ".ansible"), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the lines of the error that Ansible shows first."""
+    text = (done.stdout + done.stderr).split("Task failed: Action failed: ", 1)[1]
+    return text.split("\nOrigin:", 1)[0].split("\n")
+
+
+def write_secrets(inventory: Path, text: str) -> Path:
+    """Write an encrypted vault file; return the file of its password."""
+    password = inventory.parent / "password"
+    password.write_text("open sesame\n")
+    vault = inventory / "group_vars/flask/secrets.vault"
+    vault.write_text(text)
+    done = ansible("ansible-vault", "encrypt", "--vault-password-file", password, vault)
+    assert done.returncode == 0, done.stderr
+    return password
+
+
+def test_three_typos_and_three_contradictions_are_told_together(inventory: Path) -> None:
+    (inventory / "group_vars/flask/apps.yml").write_text(MISTAKES)
+    done = ansible("ansible-playbook", "site.yml", "-i", inventory)
+    assert done.returncode != 0
+    assert sentences(done) == [
+        "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?",
+        "flask_apps.hello: unknown key 'helth', did you mean 'health'?",
+        "flask_apps.hello.worker_class: 'gthraed' is not known, did you mean 'gthread'?",
+        "flask_apps.reports.source: has both path and git; give exactly one of them",
+        (
+            "flask_apps.reports: threads are for worker_class gthread, not sync; "
+            "leave threads away or choose gthread"
+        ),
+        (
+            "flask_apps.reports: domain hello.example.org already belongs to 'hello'; "
+            "each domain serves one app"
+        ),
+    ]
+    assert "UNREACHABLE" not in done.stdout
+
+
+def test_plan_is_printed_without_hosts_and_without_the_password(inventory: Path) -> None:
+    write_secrets(inventory, f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n")
+    done = ansible("ansible-playbook", "flaskworks.server.plan", "-i", inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "socket: /srv/hello/current/gunicorn.sock" in done.stdout
+
+
+def test_plan_of_the_production_example() -> None:
+    done = ansible("ansible-playbook", "flaskworks.server.plan", "-i", ROOT / "inventories/prod")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "origin: https://hello.example.org" in done.stdout
+
+
+def test_missing_vault_file(inventory: Path) -> None:
+    done = ansible("ansible-playbook", "site.yml", "-i", inventory)
+    vault = inventory / "group_vars/flask/secrets.vault"
+    assert done.returncode != 0
+    assert sentences(done) == [
+        f"flask_secrets: hello cannot start without secrets and {vault} does not exist; "
+        f"create it with 'ansible-vault create {vault}' and write "
+        'flask_secrets: {hello: {SECRET_KEY: "…"}} with a key from '
+        "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+    ]
+
+
+def test_locked_vault_file(inventory: Path) -> None:
+    write_secrets(inventory, f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n")
+    done = ansible("ansible-playbook", "site.yml", "-i", inventory)
+    assert done.returncode != 0
+    assert sentences(done) == [
+        f"flask_secrets: no password opens {inventory}/group_vars/flask/secrets.vault; "
+        "run the same command again with --ask-vault-pass or --vault-password-file FILE"
+    ]
+
+
+def test_secret_without_a_value(inventory: Path) -> None:
+    password = write_secrets(inventory, "flask_secrets: {hello: {DATABASE_URL: x}}\n")
+    done = ansible("ansible-playbook", "site.yml", "-i", inventory, "--vault-password-file", password)
+    assert done.returncode != 0
+    assert sentences(done) == [
+        "flask_apps.hello: secret SECRET_KEY has no value; "
+        "add it to flask_secrets.hello in the vault file (ansible-vault edit)"
+    ]
