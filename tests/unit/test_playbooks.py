@@ -95,14 +95,8 @@ def test_three_typos_and_three_contradictions_are_told_together(inventory: Path)
         "flask_apps.hello: unknown key 'helth', did you mean 'health'?",
         "flask_apps.hello.worker_class: 'gthraed' is not known, did you mean 'gthread'?",
         "flask_apps.reports.source: has both path and git; give exactly one of them",
-        (
-            "flask_apps.reports: threads are for worker_class gthread, not sync; "
-            "leave threads away or choose gthread"
-        ),
-        (
-            "flask_apps.reports: domain hello.example.org already belongs to 'hello'; "
-            "each domain serves one app"
-        ),
+        ("flask_apps.reports: threads are for worker_class gthread, not sync; leave threads away or choose gthread"),
+        ("flask_apps.reports: domain hello.example.org already belongs to 'hello'; each domain serves one app"),
     ]
     assert "UNREACHABLE" not in done.stdout
 
@@ -125,10 +119,12 @@ def test_missing_vault_file(inventory: Path) -> None:
     vault = inventory / "group_vars/flask/secrets.vault"
     assert done.returncode != 0
     assert sentences(done) == [
-        f"flask_secrets: hello cannot start without secrets and {vault} does not exist; "
-        f"create it with 'ansible-vault create {vault}' and write "
-        'flask_secrets: {hello: {SECRET_KEY: "…"}} with a key from '
-        "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        (
+            f"flask_secrets: hello cannot start without secrets and {vault} does not exist; "
+            f"create it with 'ansible-vault create {vault}' and write "
+            'flask_secrets: {hello: {SECRET_KEY: "…"}} with a key from '
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
     ]
 
 
@@ -137,8 +133,10 @@ def test_locked_vault_file(inventory: Path) -> None:
     done = ansible("ansible-playbook", "site.yml", "-i", inventory)
     assert done.returncode != 0
     assert sentences(done) == [
-        f"flask_secrets: no password opens {inventory}/group_vars/flask/secrets.vault; "
-        "run the same command again with --ask-vault-pass or --vault-password-file FILE"
+        (
+            f"flask_secrets: no password opens {inventory}/group_vars/flask/secrets.vault; "
+            "run the same command again with --ask-vault-pass or --vault-password-file FILE"
+        )
     ]
 
 
@@ -147,6 +145,8 @@ def test_secret_without_a_value(inventory: Path) -> None:
     done = ansible("ansible-playbook", "site.yml", "-i", inventory, "--vault-password-file", password)
     assert done.returncode != 0
     assert sentences(done) == [
-        "flask_apps.hello: secret SECRET_KEY has no value; "
-        "add it to flask_secrets.hello in the vault file (ansible-vault edit)"
+        (
+            "flask_apps.hello: secret SECRET_KEY has no value; "
+            "add it to flask_secrets.hello in the vault file (ansible-vault edit)"
+        )
     ]
