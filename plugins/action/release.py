@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The controller's half of the release module: read the sources, and upload what the host asks for."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.flaskworks.server.plugins.plugin_utils.source import Files, SourceFailure, gather
+
+INLINE_LIMIT = 8 * 1024 * 1024  # bytes of bundles that travel with the arguments of a module
+MODULE = "flaskworks.server.release"
+
+
+class ActionModule(ActionBase):
+    """Stage or activate all releases of a host."""
+
+    TRANSFERS_FILES = True
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _validated, given = self.validate_argument_spec(
+            {
+                "state": {"type": "str", "choices": ["staged", "active"], "required": True},
+                "releases": {"type": "list", "elements": "dict", "required": True},
+                "staged": {"type": "dict"},
+            },
+            required_if=[("state", "active", ["staged"])],
+        )
+        self._vars = task_vars or {}
+        if given["state"] == "staged":
+            return self._stage(given["releases"])
+        return self._activate(given["releases"], given["staged"])
+
+    def _stage(self, releases: list[dict[str, Any]]) -> dict[str, Any]:
+        if not releases:
+            return {"changed": False, "apps": {}}
+        cache = _cache()
+        sources, errors = {}, []
+        memory: dict[str, Files] = {}
+        for release in releases:
+            try:
+                sources[release["name"]] = gather(release, cache, memory)
+            except SourceFailure as error:
+                errors.append(str(error))
+        if errors:
+            raise AnsibleActionFail("\n".join(errors))
+        told = [{**release, "source": sources[release["name"]].describe()} for release in releases]
+        result = self._call("staged", told)
+        missing = result.pop("missing", [])
+        if missing and not result.get("failed"):
+            by_digest = {source.digest: source for source in sources.values()}
+            try:
+                bundles = {digest: by_digest[digest].bundle(cache) for digest in missing}
+            except SourceFailure as error:
+                raise AnsibleActionFail(str(error)) from error
+            result = self._call("staged", told, **self._upload(bundles))
+            result.pop("missing", None)
+        for name, app in result.get("apps", {}).items():
+            app["revision"] = sources[name].revision
+        return result
+
+    def _upload(self, bundles: Mapping[str, Path]) -> dict[str, Any]:
+        """Arguments that bring the bundles to the host: inline, or as files when they are big."""
+        if sum(path.stat().st_size for path in bundles.values()) <= INLINE_LIMIT:
+            return {
+                "bundles": {
+                    digest: base64.b64encode(path.read_bytes()).decode() for digest, path in bundles.items()
+                }
+            }
+        folder = self._make_tmp_path()
+        files = {}
+        for digest, path in bundles.items():
+            files[digest] = self._connection._shell.join_path(folder, f"{digest}.tar.gz")
+            self._transfer_file(str(path), files[digest])
+        return {"bundle_files": files}
+
+    def _activate(self, releases: list[dict[str, Any]], staged: Mapping[str, Any]) -> dict[str, Any]:
+        apps = {name: app for name, app in (staged.get("apps") or {}).items() if app.get("staged")}
+        if not apps or self._task.check_mode:
+            return {"changed": bool(apps), "apps": apps}
+        chosen = [release for release in releases if release["name"] in apps]
+        strange = sorted(set(apps) - {release["name"] for release in chosen})
+        if strange:
+            raise AnsibleActionFail(f"{', '.join(strange)}: staged, but not among the releases to activate")
+        told = [{**release, "source": _NO_SOURCE} for release in chosen]
+        result = self._call("active", told, staged={name: app["release"] for name, app in apps.items()})
+        for name, app in result.get("apps", {}).items():
+            app["revision"] = apps[name].get("revision", "")
+            app["seconds"] = {**apps[name].get("seconds", {}), **app["seconds"]}
+        return result
+
+    def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        arguments = {"state": state, "releases": releases, "deployer": _deployer(), **more}
+        result: dict[str, Any] = self._execute_module(
+            module_name=MODULE, module_args=arguments, task_vars=self._vars
+        )
+        return result
+
+
+_NO_SOURCE = {
+    "digest": "",
+    "revision": "",
+    "kind": "tree",
+    "pythonpath": None,
+    "requirements": "",
+    "origin": "",
+    "wheel": None,
+}
+
+
+def _cache() -> Path:
+    """The collection's directory below Ansible's own, or below the user's cache directory."""
+    home = os.environ.get("ANSIBLE_HOME")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    path = base / "flaskworks"
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def _deployer() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

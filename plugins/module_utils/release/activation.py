@@ -1,0 +1,147 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Activate: let what was staged serve.
+
+Order of events for one app, and what kill -9 leaves behind at each point:
+
+1. start the new release at boot       both start at boot; the next deploy puts that right
+2. order the old one to stop later     the order looks before it acts: what serves is never stopped
+3. ``previous`` names the old one      the old release serves
+4. ``current`` names the new one       the new release serves, the old one stops by the order of 2
+5. start the old one no more at boot   put right by the next deploy
+6. prune                               hidden leftovers, removed by the next deploy
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+from . import places
+from .locking import locked, utc
+from .ports import Unit
+from .request import Release, ReleaseFailure
+from .staging import Job, Outcome, drain, patterns, running, side_by_side
+
+
+def activate(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -> dict[str, Outcome]:
+    """Switch every app to the release that was staged for it."""
+    outcomes = {release.name: Outcome() for release in releases}
+    units = job.host.units([pattern for release in releases for pattern in patterns(release)])
+
+    def work(release: Release) -> None:
+        outcome = outcomes[release.name]
+        try:
+            with locked(job.host, release, job.who, "activate"):
+                _activate_one(job, release, staged[release.name], outcome, units)
+        except ReleaseFailure as error:
+            outcome.failure = f"{release.name}: {error}"
+        except OSError as error:
+            outcome.failure = f"{release.name}: {error.strerror}: {error.filename}"
+
+    side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
+    return outcomes
+
+
+def _activate_one(job: Job, release: Release, name: str, outcome: Outcome, units: Mapping[str, Unit]) -> None:
+    host = job.host
+    old = places.pointer(release, "current")
+    outcome.release, outcome.previous = name, old
+    _require_staged(release, name, old, units)
+    begin = host.clock()
+    places.enable(host, release, job.places, name)
+    if old != name:
+        if old is not None:
+            if release.drain(old) + ".timer" in units:
+                host.step("cancel drain")
+                host.cancel([release.drain(old)])
+            host.step("order drain")
+            drain(host, release, old)
+            places.point(host, release, "previous", old)
+        places.point(host, release, "current", name)
+        outcome.changed = True
+    outcome.seconds["switch"] = round(host.clock() - begin, 3)
+    places.disable_others(host, release, job.places, [name])
+    places.nominate(host, release, None, job.who)
+    prune(job, release, units)
+
+
+def _require_staged(release: Release, name: str, current: str | None, units: Mapping[str, Unit]) -> None:
+    """Refuse what is not staged any more, because another deploy came between."""
+    if name == current:
+        return
+    waiting = places.candidate(release)
+    if waiting is None or waiting["release"] != name:
+        if waiting:
+            instead = (
+                f"{waiting.get('who')} staged {waiting['release']} at {utc(float(waiting.get('at', 0)))}"
+            )
+        else:
+            instead = f"{current or 'nothing'} serves"
+        raise ReleaseFailure(
+            f"another deploy came between ({instead}), so {name} was not activated; deploy again"
+        )
+    if places.record(release, name) is None:
+        raise ReleaseFailure(f"release {name} was staged but is not there any more; deploy again")
+    for unit in release.units(name):
+        if not units.get(unit, Unit()).up:
+            raise ReleaseFailure(
+                f"{unit} was healthy when it was staged but is not running now, so {name} was not activated; "
+                f"see journalctl -u {unit}, and deploy again"
+            )
+
+
+def prune(job: Job, release: Release, units: Mapping[str, Unit]) -> None:
+    """Remove releases beyond ``keep_releases`` and environments that no release uses.
+
+    Never what serves, what served before, what waits for its activation, or what still drains.
+    """
+    host = job.host
+    waiting = places.candidate(release)
+    used = {places.pointer(release, "current"), places.pointer(release, "previous")} | running(release, units)
+    if waiting:
+        used.add(waiting["release"])
+    names = places.names(release)
+    for name in names[: max(len(names) - release.keep_releases, 0)]:
+        if name not in used and not any(
+            state.active == "deactivating" for state in _states(release, name, units)
+        ):
+            places.discard(host, release, name)
+    _prune_environments(job, release)
+
+
+def _states(release: Release, name: str, units: Mapping[str, Unit]) -> list[Unit]:
+    return [units.get(unit, Unit()) for unit in release.units(name)]
+
+
+def _prune_environments(job: Job, release: Release) -> None:
+    used = {
+        os.path.basename(os.path.realpath(os.path.join(release.releases, name, "venv")))
+        for name in places.names(release)
+    }
+    try:
+        found = os.listdir(release.environments)
+    except FileNotFoundError:
+        return
+    for name in found:
+        path = os.path.join(release.environments, name)
+        if name.startswith(".trash-"):
+            shutil.rmtree(path, ignore_errors=True)
+        if name.startswith(".") or name in used or not os.path.isdir(path):
+            continue
+        lock = os.open(
+            os.path.join(release.environments, f".{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            job.host.step("prune environment")
+            trash = os.path.join(release.environments, f".trash-{name}")
+            os.rename(path, trash)
+            os.unlink(os.path.join(release.environments, f".{name}.lock"))
+            shutil.rmtree(trash, ignore_errors=True)
+        except BlockingIOError:
+            continue  # an orphaned build still writes there
+        finally:
+            os.close(lock)

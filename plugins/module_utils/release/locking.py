@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One deploy at a time per app, and everybody can see whose it is.
+
+The kernel drops the lock when its holder ends, however it ends, so a stale lock cannot exist.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from .ports import Host
+from .request import Release, ReleaseFailure
+
+LOCK = ".lock"
+
+
+def utc(seconds: float) -> str:
+    """A time as people read it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@contextmanager
+def locked(host: Host, release: Release, who: str, what: str) -> Iterator[None]:
+    """Hold the app's lock; wait for it at most ``lock_wait`` seconds."""
+    path = os.path.join(release.home, LOCK)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise ReleaseFailure(
+            f"{release.home} does not exist; provision the host first "
+            "(the role flaskworks.server.app makes it)"
+        ) from None
+    try:
+        limit = host.clock() + release.lock_wait
+        while not _try(handle):
+            if host.clock() >= limit:
+                raise ReleaseFailure(
+                    f"locked by {_holder(path)}; waited {release.lock_wait:.0f} s: "
+                    "run again when that deploy has ended"
+                )
+            host.sleep(0.1)
+        content = json.dumps({"who": who, "what": what, "since": utc(host.now()), "pid": os.getpid()})
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, content.encode(), 0)
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _try(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            said = json.load(file)
+        return f"{said['who']} since {said['since']} ({said['what']}, process {said['pid']})"
+    except (OSError, ValueError, KeyError):
+        return "another deploy"

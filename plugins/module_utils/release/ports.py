@@ -1,0 +1,247 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The outside of a host, behind one small interface: service manager, journal, sockets, clock, accounts.
+
+Tests put another implementation in its place and need neither root nor systemd.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+WATCH_EVERY = 0.25  # seconds between two looks at the service manager, however many apps wait
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the service manager says of a unit."""
+
+    active: str = "inactive"
+    sub: str = "dead"
+    result: str = "success"
+    restarts: int = 0
+
+    @property
+    def up(self) -> bool:
+        return self.active in ("active", "reloading")
+
+    @property
+    def present(self) -> bool:
+        """Whether something runs, starts or has failed under this name."""
+        return self.active not in ("inactive", "deactivating")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a probe got: a status, or in words why there is none."""
+
+    status: int | None
+    text: str
+
+
+class Host:
+    """The real host."""
+
+    def __init__(self) -> None:
+        self._watch = threading.Lock()
+        self._watched: set[str] = set()
+        self._seen: dict[str, Unit] = {}
+        self._looked = 0.0
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def clock(self) -> float:
+        """Seconds that never run backwards."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    # -- accounts and steps ------------------------------------------------------------------------
+
+    def group(self, name: str) -> int:
+        """The number of a group; KeyError when there is none."""
+        return grp.getgrnam(name).gr_gid
+
+    def own(self, path: str | int, gid: int) -> None:
+        """Give a path to root and a group."""
+        os.chown(path, 0, gid, **({} if isinstance(path, int) else {"follow_symlinks": False}))
+
+    def step(self, name: str) -> None:
+        """Called before every change of the host; tests stop here as kill -9 would."""
+
+    # -- service manager ---------------------------------------------------------------------------
+
+    def _systemctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["systemctl", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+
+    def units(self, patterns: Sequence[str]) -> dict[str, Unit]:
+        """Every loaded unit that matches a pattern."""
+        listed = self._systemctl(
+            "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full", *patterns
+        )
+        found = {}
+        for line in listed.stdout.splitlines():
+            fields = line.split(None, 4)
+            if len(fields) >= 4:
+                found[fields[0]] = Unit(active=fields[2], sub=fields[3])
+        return found
+
+    def start(self, units: Sequence[str]) -> str | None:
+        """Begin to start units; in words why that cannot be, else None."""
+        done = self._systemctl("start", "--no-block", *units)
+        return done.stderr.strip() if done.returncode else None
+
+    def stop(self, units: Sequence[str]) -> None:
+        """Begin to stop units and let them finish what they are doing."""
+        if units:
+            self._systemctl("stop", "--no-block", *units)
+
+    def kill(self, units: Sequence[str]) -> None:
+        """Stop units which nobody uses, at once, and forget that they failed."""
+        self._systemctl("stop", "--no-block", *units)
+        self._systemctl("kill", "--signal=SIGKILL", *(unit for unit in units if unit.endswith(".service")))
+        self._systemctl("stop", *units)
+        self._systemctl("reset-failed", *units)
+
+    def forget_failures(self, units: Sequence[str]) -> None:
+        """Let units start again that failed too often."""
+        self._systemctl("reset-failed", *units)
+
+    def later(self, name: str, seconds: float, script: str, description: str) -> str | None:
+        """Run a shell script some time from now, whatever becomes of this process; else say why not.
+
+        The script holds no dollar sign: systemd would expand it.
+        """
+        done = subprocess.run(
+            [
+                "systemd-run",
+                "--quiet",
+                "--collect",
+                f"--unit={name}",
+                f"--description={description}",
+                f"--on-active={seconds:.3f}s",
+                "--timer-property=AccuracySec=100ms",
+                "/bin/sh",
+                "-c",
+                script,
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        return done.stderr.strip() if done.returncode else None
+
+    def cancel(self, names: Iterable[str]) -> None:
+        """Take back what was to run later."""
+        units = [f"{name}.timer" for name in names]
+        if units:
+            self._systemctl("stop", *units)
+
+    def watch(self, unit: str) -> Unit:
+        """The state of a service, at most a quarter of a second old; one question for all apps that wait."""
+        with self._watch:
+            if unit not in self._watched or self.clock() - self._looked > WATCH_EVERY:
+                self._watched.add(unit)
+                self._seen = self._show(sorted(self._watched))
+                self._looked = self.clock()
+            return self._seen.get(unit, Unit())
+
+    def unwatch(self, unit: str) -> None:
+        with self._watch:
+            self._watched.discard(unit)
+
+    def _show(self, units: Sequence[str]) -> dict[str, Unit]:
+        shown = self._systemctl("show", "--property=Id,ActiveState,SubState,Result,NRestarts", *units)
+        found = {}
+        for block in shown.stdout.split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            if "Id" in values:
+                found[values["Id"]] = Unit(
+                    values.get("ActiveState", ""),
+                    values.get("SubState", ""),
+                    values.get("Result", ""),
+                    int(values.get("NRestarts") or 0),
+                )
+        return found
+
+    def journal(self, unit: str, since: float, lines: int) -> list[str]:
+        """The last lines that a unit has logged since a time."""
+        subprocess.run(["journalctl", "--sync"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        read = subprocess.run(
+            [
+                "journalctl",
+                f"--unit={unit}",
+                f"--since=@{since:.3f}",
+                f"--lines={lines}",
+                "--output=cat",
+                "--no-pager",
+                "--quiet",
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        return read.stdout.splitlines()
+
+    # -- probes ------------------------------------------------------------------------------------
+
+    def probe(self, path: str, request: bytes, seconds: float, abandon: Callable[[], bool]) -> Answer:
+        """Send one request to a socket and read the status of the answer.
+
+        Waits at most so many seconds, and no longer once ``abandon`` says that there is nothing to wait for.
+        """
+        limit = self.clock() + seconds
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            peer.settimeout(max(seconds, 0.01))
+            peer.connect(path)
+            peer.sendall(request)
+            received = b""
+            while b"\r\n" not in received and len(received) < 65536:
+                left = limit - self.clock()
+                ready, _, _ = select.select([peer], [], [], min(max(left, 0), WATCH_EVERY))
+                if not ready and left <= WATCH_EVERY:
+                    return Answer(None, f"no answer within {seconds:.1f} s")
+                if not ready and abandon():
+                    return Answer(None, "no answer")
+                if not ready:
+                    continue
+                part = peer.recv(65536)
+                if not part:
+                    return Answer(None, "the connection was closed without an answer")
+                received += part
+        except FileNotFoundError:
+            return Answer(None, "the socket is not there yet")
+        except OSError as error:
+            return Answer(None, f"no connection: {error.strerror or error}")
+        finally:
+            peer.close()
+        line = received.split(b"\r\n", 1)[0].decode("latin-1")
+        fields = line.split(" ", 2)
+        if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
+            return Answer(None, f"not an HTTP answer: {line[:80]}")
+        return Answer(int(fields[1]), " ".join(fields[1:]))

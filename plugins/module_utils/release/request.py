@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host is asked to release: one frozen value per app, made from the plan by the action."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class ReleaseFailure(Exception):
+    """Something that stops one app; the text is a sentence for the operator."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The code: its digest, where it came from, and what it needs."""
+
+    digest: str
+    revision: str
+    kind: str  # tree or wheel
+    pythonpath: str | None  # "." or "src"; None for a wheel
+    requirements: str
+    origin: str
+    wheel: str | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """When a release counts as healthy; times in seconds."""
+
+    path: str
+    status: int
+    timeout: float
+    interval: float
+    successes: int
+
+
+@dataclass(frozen=True)
+class Static:
+    """A directory of the source that proxies serve under an address."""
+
+    url: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Everything about one app that a host needs to know to release it; times in seconds."""
+
+    name: str
+    unit: str
+    account: str
+    home: str
+    files: tuple[str, ...]
+    environment_file: str
+    unit_files: tuple[str, ...]
+    source: Source
+    static: tuple[Static, ...]
+    health: Health
+    canonical: str
+    keep_releases: int
+    linger: float
+    lock_wait: float
+    environments: str
+    interpreter: str
+    server: str
+
+    @property
+    def releases(self) -> str:
+        """Where the releases are."""
+        return os.path.join(self.home, "releases")
+
+    def units(self, release: str) -> tuple[str, str]:
+        """The socket and the service of one release."""
+        return f"{self.unit}@{release}.socket", f"{self.unit}@{release}.service"
+
+    def drain(self, release: str) -> str:
+        """The name (without suffix) of the timer that stops a release which no longer serves."""
+        return f"{self.unit}-drain-{release}"
+
+
+def parse(data: Mapping[str, Any]) -> Release:
+    """Make the value of one app from what the action sends."""
+    source, health, environment = data["source"], data["health"], data["environment"]
+    return Release(
+        name=data["name"],
+        unit=data["unit"],
+        account=data["account"],
+        home=data["home"],
+        files=tuple(data["files"]),
+        environment_file=data["environment_file"],
+        unit_files=tuple(data["unit_files"]),
+        source=Source(
+            digest=source["digest"],
+            revision=source["revision"],
+            kind=source["kind"],
+            pythonpath=source["pythonpath"],
+            requirements=source["requirements"],
+            origin=source["origin"],
+            wheel=source["wheel"],
+        ),
+        static=tuple(Static(one["url"], one["path"]) for one in data["static"]),
+        health=Health(
+            path=health["path"],
+            status=int(health["status"]),
+            timeout=float(health["timeout"]),
+            interval=float(health["interval"]),
+            successes=int(health["successes"]),
+        ),
+        canonical=data["canonical"],
+        keep_releases=int(data["keep_releases"]),
+        linger=float(data["linger"]),
+        lock_wait=float(data["lock_wait"]),
+        environments=environment["directory"],
+        interpreter=environment["interpreter"],
+        server=environment["server"],
+    )

@@ -1,0 +1,437 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Stage: have the new release of every app run beside the one that serves, and prove it healthy.
+
+Order of events for one app, and what kill -9 leaves behind at each point:
+
+1. lock, look, reap           nothing
+2. build the environment      a directory without marker: built again
+3. write the release          a hidden directory: removed by the next deploy
+4. rename it into place       a complete release that nobody uses: used again, or pruned
+5. note it as the candidate   the same
+6. start its units, probe     a running release that does not serve: used again, or stopped by the next deploy
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import environment as environments
+from . import building, places
+from .gate import pass_gate
+from .locking import locked
+from .places import Places
+from .ports import Host, Unit
+from .request import Release, ReleaseFailure
+
+CANDIDATE_LIFE = 900  # seconds for which a deploy that has nothing to do spares the candidate of another
+WORKERS = 6
+
+
+@dataclass
+class Outcome:
+    """What became of one app."""
+
+    release: str | None = None
+    previous: str | None = None
+    changed: bool = False
+    staged: bool = False
+    missing: str | None = None
+    failure: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
+    after: dict[str, str] = field(default_factory=dict)
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "previous": self.previous,
+            "changed": self.changed,
+            "staged": self.staged,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call of the module is given besides the releases."""
+
+    host: Host
+    places: Places
+    who: str
+    bundles: Mapping[str, str]
+    check: bool = False
+    build: Callable[..., environments.Result] = environments.build
+    identify: Callable[[str], dict[str, str]] = environments.identity
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found before anything was done to one app."""
+
+    identity: dict[str, str]
+    environment: str
+    parts: dict[str, str]
+    digest: str
+    current: str | None
+    known: dict[str, Any] | None
+    key: bytes
+
+
+def patterns(release: Release) -> list[str]:
+    """Names of all units of an app, drains included."""
+    return [f"{release.unit}@*.socket", f"{release.unit}@*.service", f"{release.unit}-drain-*.timer"]
+
+
+def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
+    """Stage all releases of a host side by side."""
+    outcomes = {release.name: Outcome() for release in releases}
+    identities: dict[str, dict[str, str] | str] = {}
+    for interpreter in {release.interpreter for release in releases}:
+        try:
+            identities[interpreter] = job.identify(interpreter)
+        except environments.EnvironmentFailure as error:
+            identities[interpreter] = str(error)
+    units = job.host.units([pattern for release in releases for pattern in patterns(release)])
+    key = _key(job, releases)
+
+    def work(release: Release, act: bool) -> None:
+        outcome = outcomes[release.name]
+        try:
+            identity = identities[release.interpreter]
+            if isinstance(identity, str):
+                if not job.check:
+                    raise ReleaseFailure(identity)
+                identity = {}  # a bare host has no interpreter yet
+            _guarded(job, release, outcome, identity, key, units, act)
+        except (ReleaseFailure, environments.EnvironmentFailure) as error:
+            outcome.failure = f"{release.name}: {error}"
+        except OSError as error:
+            outcome.failure = (
+                f"{release.name}: {error.strerror}: {error.filename}; nothing that serves was touched"
+            )
+
+    if not job.bundles and not job.check:
+        # First look for code that is not on this host; nothing is begun that could wait for it.
+        side_by_side([lambda one=release: work(one, False) for release in releases])  # type: ignore[misc]
+        if any(outcome.missing or outcome.failure for outcome in outcomes.values()):
+            return outcomes
+    side_by_side([lambda one=release: work(one, True) for release in releases])  # type: ignore[misc]
+    if any(outcome.failure for outcome in outcomes.values()):
+        _take_back(job, releases, outcomes)
+    return outcomes
+
+
+def side_by_side(jobs: Sequence[Callable[[], None]]) -> None:
+    """Run jobs in a few threads; an error that is not a failure of one app ends the whole call."""
+    if len(jobs) < 2:
+        for job in jobs:
+            job()
+        return
+    waiting, guard = list(reversed(jobs)), threading.Lock()
+    errors: list[BaseException] = []
+
+    def worker() -> None:
+        while True:
+            with guard:
+                if not waiting or errors:
+                    return
+                job = waiting.pop()
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+                errors.append(error)
+
+    threads = [threading.Thread(target=worker) for _ in range(min(WORKERS, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _key(job: Job, releases: Sequence[Release]) -> bytes:
+    folder = os.path.dirname(job.places.digest_key)
+    create = not job.check and os.path.isdir(folder) and bool(releases)
+    return places.digest_key(job.host, job.places, create)
+
+
+def _guarded(
+    job: Job,
+    release: Release,
+    outcome: Outcome,
+    identity: dict[str, str],
+    key: bytes,
+    units: Mapping[str, Unit],
+    act: bool,
+) -> None:
+    if job.check or not act:
+        look = _look(release, identity, key)
+        if job.check:
+            _foresee(release, outcome, look, units)
+        else:
+            outcome.missing = _missing(release, look, units)
+        return
+    with locked(job.host, release, job.who, "stage"):
+        _stage_one(job, release, outcome, _look(release, identity, key), units)
+
+
+def _look(release: Release, identity: dict[str, str], key: bytes) -> Look:
+    wanted = _wanted(release, None)
+    name = environments.content_hash(wanted, identity)
+    found = places.parts(release, name, key)
+    current = places.pointer(release, "current")
+    known = places.record(release, current) if current else None
+    return Look(identity, name, found, places.total(found), current, known, key)
+
+
+def _wanted(release: Release, wheel: str | None) -> environments.Wanted:
+    source = release.source
+    wheels = (environments.Wheel(str(source.wheel), source.digest, wheel),) if source.kind == "wheel" else ()
+    return environments.Wanted(
+        interpreter=release.interpreter,
+        requirements=source.requirements,
+        origin=source.origin,
+        wheels=wheels,
+        server=release.server,
+    )
+
+
+def _live(release: Release, look: Look, units: Mapping[str, Unit]) -> bool:
+    """Whether what is wanted is what serves."""
+    if look.current is None or look.known is None or look.known.get("digest") != look.digest:
+        return False
+    return all(units.get(unit, Unit()).up for unit in release.units(look.current))
+
+
+def _describe(release: Release, outcome: Outcome, look: Look) -> None:
+    outcome.previous = look.current
+    outcome.before = building.summary(look.known)
+    outcome.after = building.summary({"parts": look.parts, "revision": release.source.revision})
+
+
+def _foresee(release: Release, outcome: Outcome, look: Look, units: Mapping[str, Unit]) -> None:
+    """What a run would do; looks only."""
+    if _live(release, look, units):
+        outcome.release = outcome.previous = look.current
+        return
+    _describe(release, outcome, look)
+    outcome.changed = outcome.staged = True
+
+
+def _missing(release: Release, look: Look, units: Mapping[str, Unit]) -> str | None:
+    """The digest of a bundle that this host needs, if it needs one."""
+    absent = places.missing_files(release)
+    if absent:
+        raise ReleaseFailure(
+            f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not there; provision the host first "
+            "(the roles flaskworks.server.app and flaskworks.server.gunicorn write them)"
+        )
+    if _live(release, look, units) or _reusable(release, look):
+        return None
+    if release.source.kind == "wheel":
+        whole = environments.is_complete(os.path.join(release.environments, look.environment))
+        return None if whole else release.source.digest
+    return None if building.code_on_host(release) else release.source.digest
+
+
+def _reusable(release: Release, look: Look) -> str | None:
+    """A complete release that is exactly what is wanted; the live one first, then the newest."""
+    candidates = [look.current] if look.current else []
+    candidates += [name for name in reversed(places.names(release)) if name != look.current]
+    for name in candidates:
+        known = places.record(release, name)
+        if known and known.get("digest") == look.digest:
+            if not environments.is_complete(os.path.join(release.environments, look.environment)):
+                continue
+            if building.intact(release, os.path.join(release.releases, name, "src")):
+                return name
+    return None
+
+
+def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: Mapping[str, Unit]) -> None:
+    host = job.host
+    live = _live(release, look, units)
+    if not live:  # what was seen before the lock was held will not do for a change
+        units = host.units(patterns(release))
+        live = _live(release, look, units)
+    chosen = look.current if live else _reusable(release, look)
+    tidy(job, release, look.current, chosen, units, spare_candidate=live)
+    if live:
+        outcome.release = outcome.previous = look.current
+        return
+    _describe(release, outcome, look)
+    begin = host.clock()
+    made = chosen is None
+    if chosen is None:
+        chosen = _build(job, release, look)
+    built = host.clock()
+    outcome.seconds["build"] = round(built - begin, 2)
+    places.nominate(host, release, chosen, job.who)
+    flusher = threading.Thread(target=building.flush, args=(os.path.join(release.releases, chosen),))
+    if made:
+        flusher.start()
+    try:
+        _start(host, release, chosen, units)
+        pass_gate(host, release, chosen)
+    except ReleaseFailure:
+        if chosen != look.current:
+            host.step("stop failed")
+            host.kill(release.units(chosen))
+            places.nominate(host, release, None, job.who)
+            if chosen != places.pointer(release, "previous"):
+                places.discard(host, release, chosen)
+        raise
+    finally:
+        if made:
+            flusher.join()
+    outcome.seconds["gate"] = round(host.clock() - built, 2)
+    outcome.release, outcome.changed, outcome.staged = chosen, True, True
+
+
+def _start(host: Host, release: Release, name: str, units: Mapping[str, Unit]) -> None:
+    if release.drain(name) + ".timer" in units:
+        host.step("cancel drain")
+        host.cancel([release.drain(name)])
+    if any(units.get(unit, Unit()).active == "failed" for unit in release.units(name)):
+        host.forget_failures(release.units(name))
+    host.step("start")
+    refused = host.start(release.units(name))
+    if refused:
+        raise ReleaseFailure(f"systemd does not start {' and '.join(release.units(name))}: {refused}")
+
+
+def _build(job: Job, release: Release, look: Look) -> str:
+    host = job.host
+    gid = places.require_group(host, release)
+    for folder, mode in ((release.releases, 0o711), (release.environments, 0o750)):
+        if not os.path.isdir(folder):
+            host.step("folder")
+            os.mkdir(folder)
+            host.own(folder, gid)
+            os.chmod(folder, mode)
+    environment = os.path.join(release.environments, look.environment)
+    bundle = job.bundles.get(release.source.digest)
+    wheel = None
+    if release.source.kind == "wheel" and not environments.is_complete(environment):
+        wheel = _unpacked_wheel(release, bundle)
+    host.step("build environment")
+    job.build(environment, _wanted(release, wheel), look.environment, gid=gid, lock_wait=release.lock_wait)
+    name = _new_name(host, release, look.digest)
+    code = building.Code(bundle, None)
+    if bundle is None and release.source.kind == "tree":
+        there = building.code_on_host(release)
+        if there is None:
+            raise ReleaseFailure("another deploy removed the code this one was to use; run again")
+        code = building.Code(None, there)
+
+    def unchanged() -> bool:
+        return places.parts(release, look.environment, look.key) == look.parts
+
+    building.write_release(
+        host, release, name, code, environment, look.parts, job.who, look.identity, unchanged
+    )
+    return name
+
+
+def _unpacked_wheel(release: Release, bundle: str | None) -> str:
+    if bundle is None:
+        raise ReleaseFailure("the environment of this wheel vanished meanwhile; run again")
+    folder = os.path.join(os.path.dirname(bundle), f"wheel-{release.name}")
+    building.unpack(bundle, folder)
+    return os.path.join(folder, str(release.source.wheel))
+
+
+def _new_name(host: Host, release: Release, digest: str) -> str:
+    moment = host.now()
+    while True:
+        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(moment))}-{digest[:10]}"
+        if not os.path.exists(os.path.join(release.releases, name)):
+            return name
+        moment += 1
+
+
+def tidy(
+    job: Job,
+    release: Release,
+    current: str | None,
+    chosen: str | None,
+    units: Mapping[str, Unit],
+    *,
+    spare_candidate: bool,
+) -> None:
+    """Clear away what killed deploys left: strays that run but do not serve, halves, links for the boot."""
+    host = job.host
+    for path in places.leftovers(release):
+        host.step("remove leftover")
+        shutil.rmtree(path, ignore_errors=True)
+    keep = {name for name in (current, chosen) if name}
+    waiting = places.candidate(release)
+    if waiting and waiting["release"] not in keep:
+        fresh = host.now() - float(waiting.get("at", 0)) < CANDIDATE_LIFE
+        if spare_candidate and fresh:
+            keep.add(waiting["release"])
+        else:
+            places.nominate(host, release, None, job.who)
+    elif waiting and waiting["release"] == current:
+        places.nominate(host, release, None, job.who)
+    strays = running(release, units) - keep
+    previous = places.pointer(release, "previous")
+    for name in sorted(strays):
+        if release.drain(name) + ".timer" in units:
+            continue
+        host.step("reap")
+        if name == previous:  # connections may be open still: the switch may have been a moment ago
+            drain(host, release, name)
+        else:
+            host.stop(release.units(name))
+    if current:
+        places.enable(host, release, job.places, current)
+        places.disable_others(host, release, job.places, [current])
+
+
+def running(release: Release, units: Mapping[str, Unit]) -> set[str]:
+    """The releases of an app with a unit that runs, starts or has failed."""
+    found = set()
+    for unit, state in units.items():
+        if unit.startswith(f"{release.unit}@") and state.present:
+            found.add(unit.partition("@")[2].rpartition(".")[0])
+    return found
+
+
+def drain(host: Host, release: Release, name: str) -> None:
+    """Stop a release some time from now, unless it serves again by then."""
+    mine = os.path.join(release.releases, name)
+    units = " ".join(release.units(name))
+    script = f"test {release.home}/current -ef {mine} || exec systemctl stop --no-block {units}"
+    refused = host.later(
+        release.drain(name), release.linger, script, f"Drain release {name} of {release.name}"
+    )
+    if refused:
+        raise ReleaseFailure(f"systemd does not take the order to stop {name} later: {refused}")
+
+
+def _take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Outcome]) -> None:
+    """One app failed, so none is activated: stop the others and keep them on disk for the next deploy."""
+    for release in releases:
+        outcome = outcomes[release.name]
+        if outcome.failure or not outcome.staged or outcome.release is None:
+            continue
+        with locked(job.host, release, job.who, "take back"):
+            waiting = places.candidate(release)
+            if (
+                outcome.release != places.pointer(release, "current")
+                and waiting
+                and waiting["release"] == outcome.release
+            ):
+                job.host.step("take back")
+                places.nominate(job.host, release, None, job.who)
+                job.host.stop(release.units(outcome.release))
+        outcome.staged = False

@@ -1,0 +1,191 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Stage and activate the releases of a host. The action of the same name runs first, on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: release
+short_description: Ship releases of Flask apps without dropping a request
+version_added: 0.1.0
+description:
+  - With O(state=staged), writes the new release of every app of the host, starts it beside the one that
+    serves, and returns when all of them answer their health checks. An app whose live release has the same
+    digest is left alone.
+  - With O(state=active), switches every app that was staged. The old release drains after the task.
+  - Sources are read, fetched and packed on the controller, and uploaded only when a host does not have them.
+  - All apps of a host take one round trip for each state, and one more when code has to be uploaded.
+  - When an app fails, what served before goes on serving, and the message carries the last lines of the
+    app's journal.
+options:
+  state:
+    description:
+      - What to reach.
+    type: str
+    choices: [staged, active]
+    required: true
+  releases:
+    description:
+      - The releases of the host, as the filter P(flaskworks.server.plan#filter) makes them.
+    type: list
+    elements: dict
+    required: true
+  staged:
+    description:
+      - What a task with O(state=staged) returned. Required when O(state=active).
+    type: dict
+  deployer:
+    description:
+      - Who deploys. Set by the action.
+    type: str
+    default: ""
+  bundles:
+    description:
+      - Packed sources by digest. Set by the action.
+    type: dict
+    default: {}
+  bundle_files:
+    description:
+      - Paths of packed sources on the host by digest. Set by the action.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+    description: Says which apps would get a new release and why. Writes and uploads nothing.
+  diff_mode:
+    support: full
+    description: Shows the revision and the digests that a release is made of, and nothing of any content.
+author:
+  - The flaskworks.server contributors (@flaskworks)
+"""
+
+EXAMPLES = r"""
+- name: Stage the releases and prove them healthy
+  flaskworks.server.release:
+    state: staged
+    releases: "{{ deploy_releases }}"
+  register: staged
+
+- name: Switch to the staged releases
+  flaskworks.server.release:
+    state: active
+    releases: "{{ deploy_releases }}"
+    staged: "{{ staged }}"
+"""
+
+RETURN = r"""
+apps:
+  description: What became of each app, by name.
+  returned: always
+  type: dict
+  contains:
+    release:
+      description: The release that was staged or activated, or the live one when there was nothing to do.
+      type: str
+      sample: 20261120T101500Z-3fb1c0de42
+    previous:
+      description: The release that served before.
+      type: str
+    revision:
+      description: The commit of the source, with C(-dirty) when files differ from it. Empty without git.
+      type: str
+    changed:
+      description: Whether there was anything to do.
+      type: bool
+    staged:
+      description: Whether the release waits for its activation.
+      type: bool
+    seconds:
+      description: What V(build), V(gate) and V(switch) took.
+      type: dict
+"""
+
+import base64
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flaskworks.server.plugins.module_utils.release import activation, staging
+from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
+from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Host
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import parse
+
+
+class _Module(AnsibleModule):
+    """Logs what it is asked for in a few words: the arguments hold whole lock files."""
+
+    def _log_invocation(self) -> None:
+        names = ", ".join(str(release.get("name")) for release in self.params["releases"])
+        self.log(f"{self.params['state']} for {self.params['deployer'] or 'somebody'}: {names}")
+
+
+def _bundles(given: dict[str, Any], folder: str) -> dict[str, str]:
+    """Paths of the bundles by digest."""
+    paths: dict[str, str] = dict(given["bundle_files"])
+    for digest, content in given["bundles"].items():
+        paths[digest] = os.path.join(folder, f"{digest}.tar.gz")
+        with open(paths[digest], "wb") as file:
+            file.write(base64.b64decode(content))
+    return paths
+
+
+def _diff(outcomes: dict[str, staging.Outcome]) -> list[dict[str, str]]:
+    shown = []
+    for name, outcome in sorted(outcomes.items()):
+        if outcome.before != outcome.after:
+            before, after = (
+                "".join(f"{key}: {value}\n" for key, value in side.items())
+                for side in (outcome.before, outcome.after)
+            )
+            header = f"release of {name}"
+            shown.append({"before": before, "after": after, "before_header": header, "after_header": header})
+    return shown
+
+
+def main() -> None:
+    """Run the module."""
+    module = _Module(
+        argument_spec={
+            "state": {"type": "str", "choices": ["staged", "active"], "required": True},
+            "releases": {"type": "list", "elements": "dict", "required": True},
+            "staged": {"type": "dict"},
+            "deployer": {"type": "str", "default": ""},
+            "bundles": {"type": "dict", "default": {}, "no_log": True},
+            "bundle_files": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    releases = [parse(one) for one in given["releases"]]
+    folder = tempfile.mkdtemp(prefix="flaskworks-") if given["bundles"] or given["bundle_files"] else ""
+    try:
+        job = staging.Job(Host(), Places(), given["deployer"], _bundles(given, folder), module.check_mode)
+        if given["state"] == "staged":
+            outcomes = staging.stage(job, releases)
+        else:
+            outcomes = activation.activate(job, releases, given["staged"] or {})
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    failures = [outcome.failure for outcome in outcomes.values() if outcome.failure]
+    answer: dict[str, Any] = {
+        "changed": any(outcome.changed for outcome in outcomes.values()),
+        "apps": {name: outcome.result() for name, outcome in outcomes.items()},
+        "diff": _diff(outcomes),
+        "invocation": {},
+    }
+    if failures:
+        module.fail_json(msg="\n".join(failures), **answer)
+    missing = sorted({outcome.missing for outcome in outcomes.values() if outcome.missing})
+    if missing:
+        answer["missing"] = missing
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()
