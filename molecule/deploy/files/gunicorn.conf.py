@@ -1,0 +1,8 @@
+wsgi_app = "hello:create_app()"
+worker_class = "gthread"
+workers = 2
+threads = 4
+worker_tmp_dir = "/dev/shm"
+graceful_timeout = 10
+timeout = 30
+control_socket_disable = True

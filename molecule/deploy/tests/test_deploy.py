@@ -1,0 +1,263 @@
+"""What a deploy promises, tried on a host with systemd: each test ends with a host that serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+SCENARIO = Path(__file__).parent.parent
+VARIABLES = "/etc/flask/hello/environment"
+
+
+@dataclass
+class Deploys:
+    """The directory that is deployed, and ways to deploy it."""
+
+    source: Path
+
+    @property
+    def module(self) -> Path:
+        return self.source / "src" / "hello" / "__init__.py"
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.module.read_text()
+        assert old in text
+        self.module.write_text(text.replace(old, new))
+
+    def start(self) -> subprocess.Popen[str]:
+        inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+        command = ["ansible-playbook", "-v", "-i", str(inventory), str(SCENARIO / "converge.yml")]
+        variables = json.dumps({"converge_source": str(self.source)})
+        return subprocess.Popen(
+            [*command, "-e", variables],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self) -> tuple[int, str]:
+        process = self.start()
+        output = process.communicate(timeout=180)[0]
+        return process.returncode, output
+
+    def good(self) -> str:
+        code, output = self.run()
+        assert code == 0, output
+        return output
+
+
+@pytest.fixture
+def deploys(tmp_path: Path, host: Host) -> Iterator[Deploys]:
+    """A copy of the scenario's app; afterwards the app itself is deployed again."""
+    source = tmp_path / "app"
+    shutil.copytree(SCENARIO / "app", source, ignore=shutil.ignore_patterns("__pycache__"))
+    yield Deploys(source)
+    set_variables(host, FEATURE="one")
+    Deploys(SCENARIO / "app").good()
+
+
+def set_variables(host: Host, **variables: str) -> None:
+    lines = "".join(f'{name}="{value}"\n' for name, value in variables.items())
+    secret = 'SECRET_KEY="not to be seen in any output"\n'
+    assert host.run("printf '%s' %s > %s", "%s", lines + secret, VARIABLES).rc == 0
+
+
+def ask(host: Host, path: str = "/") -> Any:
+    done = host.run(
+        "curl -sS --max-time 5 --unix-socket /srv/hello/current/gunicorn.sock http://hello.example.org%s",
+        path,
+    )
+    assert done.rc == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def current(host: Host) -> str:
+    return Path(host.check_output("readlink /srv/hello/current")).name
+
+
+def releases(host: Host) -> list[str]:
+    return list(host.check_output("ls -A /srv/hello/releases").split())
+
+
+def instances(host: Host) -> set[str]:
+    listed = host.check_output("systemctl list-units --all --plain --no-legend 'flask-hello@*'").splitlines()
+    running = [line.split() for line in listed]
+    return {
+        fields[0].split("@")[1].rsplit(".", 1)[0]
+        for fields in running
+        if fields[2] not in ("inactive", "deactivating")
+    }
+
+
+def settled(host: Host) -> bool:
+    """Whether, within a few seconds, only the current release runs and starts at boot."""
+    for _ in range(60):
+        if instances(host) == {current(host)}:
+            break
+        time.sleep(0.2)
+    links = host.check_output(
+        "ls /etc/systemd/system/sockets.target.wants /etc/systemd/system/multi-user.target.wants"
+    )
+    enabled = {line for line in links.split() if line.startswith("flask-hello@")}
+    wanted = {f"flask-hello@{current(host)}.{kind}" for kind in ("socket", "service")}
+    return instances(host) == {current(host)} and enabled == wanted
+
+
+def test_serves_code_that_it_cannot_write(host: Host) -> None:
+    name = current(host)
+    assert ask(host)["release"] == name
+    assert host.run("runuser -u hello -- touch /srv/hello/current/src/src/hello/x").rc != 0
+    assert host.run("runuser -u hello -- cat /srv/hello/current/src/src/hello/__init__.py").rc == 0
+    assert host.run("runuser -u hello -- cat /srv/hello/current/environment").rc != 0
+    assert host.run("runuser -u nobody -- cat /srv/hello/current/src/src/hello/__init__.py").rc != 0
+    assert host.run("runuser -u nobody -- cat /srv/hello/current/static/static/style.css").rc == 0
+    assert host.file("/srv/hello/current/gunicorn.sock").group == "flask-proxy"
+    assert host.run("find /srv/hello/releases /srv/hello/environments -user hello").stdout == ""
+    assert host.run("ls /srv/hello/current/src/src/hello/__pycache__").rc == 0
+    record = json.loads(host.file("/srv/hello/current/release.json").content_string)
+    assert record["release"] == name
+    assert "not to be seen" not in json.dumps(record)
+
+
+def test_changes_nothing_when_nothing_changed(host: Host, deploys: Deploys) -> None:
+    name = current(host)
+    assert "changed=0" in deploys.good()
+    assert current(host) == name
+
+
+def test_switches_to_new_code_and_drains_the_old(host: Host, deploys: Deploys) -> None:
+    old = current(host)
+    deploys.edit('VERSION = "one"', 'VERSION = "two"')
+    output = deploys.good()
+    assert ask(host)["version"] == "two"
+    assert Path(host.check_output("readlink /srv/hello/previous")).name == old
+    assert settled(host)
+    assert "not to be seen" not in output
+
+
+def test_takes_back_old_code_without_building(host: Host, deploys: Deploys) -> None:
+    old = current(host)
+    deploys.edit('VERSION = "one"', 'VERSION = "back"')
+    deploys.good()
+    deploys.edit('VERSION = "back"', 'VERSION = "one"')
+    deploys.good()
+    assert current(host) == old
+    assert ask(host)["version"] == "one"
+    assert settled(host)
+
+
+def test_ships_a_changed_variable_without_code(host: Host, deploys: Deploys) -> None:
+    before = current(host)
+    set_variables(host, FEATURE="two")
+    deploys.good()
+    assert ask(host)["feature"] == "two"
+    paths = [f"/srv/hello/releases/{name}/src/src/hello/__init__.py" for name in (before, current(host))]
+    assert before != current(host)
+    assert host.file(paths[0]).content == host.file(paths[1]).content
+    assert host.check_output("stat -c %%i %s", paths[0]) == host.check_output("stat -c %%i %s", paths[1])
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("import", "RuntimeError: broken on purpose: import"),
+        ("health", "the last answer was: 503"),
+        ("hang", "no answer within"),
+    ],
+)
+def test_refuses_a_broken_release(host: Host, deploys: Deploys, how: str, told: str) -> None:
+    before, kept = current(host), releases(host)
+    set_variables(host, BREAK=how)
+    begin = time.monotonic()
+    code, output = deploys.run()
+    assert code != 0
+    assert time.monotonic() - begin < 30
+    assert told in output
+    assert "not to be seen" not in output
+    assert current(host) == before
+    assert ask(host)["version"] == "one"
+    assert releases(host) == kept
+    assert instances(host) == {before}
+
+
+def test_recovers_from_killed_deploys(host: Host, deploys: Deploys) -> None:
+    for number, pause in enumerate((1.5, 2.0, 2.3, 2.6, 3.0)):
+        deploys.edit("VERSION = ", f"VERSION = '{number}' or ")
+        process = deploys.start()
+        time.sleep(pause)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert ask(host)["release"] == current(host)
+    deploys.good()
+    assert ask(host)["version"] == "4"
+    assert settled(host)
+    assert not [name for name in releases(host) if name.startswith(".")]
+
+
+def test_recovers_from_a_module_killed_on_the_host(host: Host, deploys: Deploys) -> None:
+    for number, pause in enumerate((0.1, 0.2, 0.3, 0.4)):
+        deploys.edit("VERSION = ", f"VERSION = 'host {number}' or ")
+        process = deploys.start()
+        for _ in range(400):
+            if "stage" in host.run("cat /srv/hello/.lock").stdout:
+                break
+            time.sleep(0.02)
+        time.sleep(pause)
+        host.run('kill -9 $(python3 -c \'import json; print(json.load(open("/srv/hello/.lock"))["pid"])\')')
+        process.communicate(timeout=60)
+        assert ask(host)["release"] == current(host)
+    deploys.good()
+    assert ask(host)["version"] == "host 3"
+    assert settled(host)
+
+
+def test_builds_an_interrupted_environment_again(host: Host, deploys: Deploys) -> None:
+    place = host.check_output("readlink -f /srv/hello/current/venv")
+    lock = deploys.source / "requirements.lock"
+    deploys.edit('VERSION = "one"', 'VERSION = "rebuilt"')
+    lock.write_text(lock.read_text().replace("# via flask\n", "# via flask, really\n"))
+    deploys.good()
+    assert host.check_output("readlink -f /srv/hello/current/venv") == place  # comments decide nothing
+    (deploys.source / "requirements.lock").write_text("flask\nitsdangerous\n")
+    process = deploys.start()
+    for _ in range(400):
+        if len(host.run("ls /srv/hello/environments").stdout.split()) > 1:
+            break
+        time.sleep(0.02)
+    time.sleep(0.3)
+    host.run('kill -9 $(python3 -c \'import json; print(json.load(open("/srv/hello/.lock"))["pid"])\')')
+    process.communicate(timeout=60)
+    deploys.good()
+    new = host.check_output("readlink -f /srv/hello/current/venv")
+    assert new != place
+    assert host.file(f"{new}/.complete").exists
+    assert ask(host)["version"] == "rebuilt"
+
+
+def test_lets_two_deploys_at_once_end_with_one_release(host: Host, deploys: Deploys, tmp_path: Path) -> None:
+    other = Deploys(tmp_path / "other")
+    shutil.copytree(deploys.source, other.source)
+    deploys.edit('VERSION = "one"', 'VERSION = "first"')
+    other.edit('VERSION = "one"', 'VERSION = "second"')
+    processes = [deploys.start(), other.start()]
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert 0 in codes, outputs
+    for code, output in zip(codes, outputs, strict=True):
+        assert code == 0 or "another deploy came between" in output
+    assert ask(host)["release"] == current(host)
+    deploys.good()
+    assert ask(host)["version"] == "first"
+    assert settled(host)
