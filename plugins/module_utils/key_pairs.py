@@ -172,10 +172,19 @@ def _locked(pairs: list[Pair]) -> Iterator[None]:
     """One run at a time per store, made when missing; sorted, so that two runs cannot block each other."""
     with contextlib.ExitStack() as stack:
         for store in sorted({pair.store for pair in pairs}):
-            os.makedirs(store, mode=0o755, exist_ok=True)
+            _make_directory(store)
             lock = stack.enter_context(open(os.path.join(store, ".lock"), "a", encoding="ascii"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _make_directory(path: str) -> None:
+    """Make a directory and its parents with mode 0755, whatever the umask: others have files there too."""
+    if not os.path.isdir(path):
+        _make_directory(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o755)
 
 
 def _obstacle(pair: Pair) -> str:
@@ -270,7 +279,7 @@ def _complete(material: Material) -> str:
     else:
         _take_key(pair, new)
     _check(pair, new)
-    os.chmod(new, 0o755)  # noqa: S103 - the chain in it is public, the key beside it is 0600
+    os.chmod(new, 0o755)  # the chain in it is public, the key beside it is 0600
     _sync(new)
     os.rename(new, target)
     _sync(pair.store)

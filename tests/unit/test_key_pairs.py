@@ -53,6 +53,16 @@ def test_the_waiting_key_is_closed_from_the_start(pair: kp.Pair) -> None:
     assert b"BEGIN PRIVATE KEY" in Path(pair.pending_key).read_bytes()
 
 
+def test_a_narrow_umask_closes_no_directory(pair: kp.Pair) -> None:
+    before = os.umask(0o077)
+    try:
+        kp.prepare([pair])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Path(pair.parent).parent.stat().st_mode) == 0o755
+    assert stat.S_IMODE(Path(pair.store).stat().st_mode) == 0o755
+
+
 def test_both_steps_give_a_protected_pair(tmp_path: Path, pair: kp.Pair) -> None:
     assert issued(tmp_path, pair) == ""
     assert kp.inspect(pair, ME) | {"fullchain": ""} == {
