@@ -9,13 +9,15 @@ from pathlib import Path
 if sys.version_info < (3, 11):  # noqa: UP036 - this is the refusal itself
     sys.exit("These tools need Python 3.11 or newer; name one with 'make PYTHON=/path/to/python3.11 …'")
 
-from tools import bed, demo, environment, suite
+from tools import bed, demo, engine, environment, suite
 from tools.steps import Runner, Step, Stop, complain
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if command in ("bed", "test", "demo", "molecule"):
+        engine.foresee()
     match command:
         case "env":
             return 0 if environment.ready() else _single("environment", environment.make)

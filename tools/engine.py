@@ -28,7 +28,6 @@ def ensure(log: Path) -> None:
     """Use the engine that answers; otherwise, as root, install and start one."""
     if answers():
         return
-    _refuse_what_cannot_be_helped()
     # Two clones may come here at once; a second daemon beside the first would delete its network.
     with Path("/run/flaskworks-engine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -41,7 +40,10 @@ def ensure(log: Path) -> None:
         _wait()
 
 
-def _refuse_what_cannot_be_helped() -> None:
+def foresee() -> None:
+    """Stop at once where no engine answers and none can be installed or started."""
+    if answers():
+        return
     if os.environ.get("DOCKER_HOST"):
         raise Stop(
             f"No engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}; start it or unset the variable"

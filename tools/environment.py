@@ -17,6 +17,7 @@ from tools.steps import ROOT, STATE, Stop, apt_install, capture, is_root, run_lo
 
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements.txt"
+SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 UV_PIN = ROOT / "tools" / "uv.txt"
 
 NEWEST = 14
@@ -43,6 +44,14 @@ def variables() -> dict[str, str]:
     }
 
 
+def _trust() -> dict[str, str]:
+    """Let uv and pip trust what this machine trusts: their own lists know nothing of a company's proxy."""
+    if not SYSTEM_AUTHORITIES.exists():
+        return {}
+    wanted = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "PIP_CERT": str(SYSTEM_AUTHORITIES)}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
 def ready() -> bool:
     """Whether the environment is complete and made from the present pins."""
     stamp = VENV / ".made-from"
@@ -66,6 +75,7 @@ def make(log: Path) -> None:
                 *["--require-hashes", "--requirement", str(REQUIREMENTS)],
             ],
             log,
+            env=_trust(),
         )
         with (VENV / "bin" / "activate").open("a") as activate:
             activate.write(_SETTINGS.format(root=ROOT))
@@ -79,10 +89,10 @@ def pins(log: Path) -> None:
         *[uv, "pip", "compile", "--quiet", "--upgrade", "--universal", "--python-version", "3.11"],
         *["--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header"],
     ]
-    run_logged([*common, "requirements.in", "--output-file", "requirements.txt"], log)
+    run_logged([*common, "requirements.in", "--output-file", "requirements.txt"], log, env=_trust())
     wish = STATE / "uv.in"
     wish.write_text("uv\n")
-    run_logged([*common, "--no-annotate", str(wish), "--output-file", str(UV_PIN)], log)
+    run_logged([*common, "--no-annotate", str(wish), "--output-file", str(UV_PIN)], log, env=_trust())
     for pinned in (REQUIREMENTS, UV_PIN):
         if re.search(r"^--|://", pinned.read_text(), re.MULTILINE):
             raise Stop(
@@ -145,6 +155,7 @@ def _uv(log: Path) -> str:
                 *["--disable-pip-version-check", "--requirement", str(UV_PIN)],
             ],
             log,
+            env=_trust(),
         )
     return str(program)
 

@@ -6,6 +6,7 @@ starts, one when it ends, one every half minute in between, and the telling part
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -171,6 +172,8 @@ class Runner:
     def _excerpt(self, step: Step) -> str:
         """Return where the trouble begins and how the output ends; all of it when that is short."""
         lines = self._tail(step.log, sys.maxsize)
+        if not lines:
+            return f"     └ no output: {step.log}"
         first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), len(lines))
         if len(lines) > 2 * EXCERPT:
             head = lines[max(first - 2, 0) : first + EXCERPT]
@@ -231,13 +234,16 @@ def apt_install(packages: Sequence[str], log: Path) -> None:
     """Install Debian packages. The lists are fetched first: on a fresh machine there are none."""
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        run_logged([*apt, "update"], log, env=quiet)
-    except Stop:
-        # One unreachable third-party source is no reason to stop; the next command says if it matters.
-        with log.open("a") as output:
-            output.write("apt-get update reported errors; going on\n")
-    run_logged([*apt, "install", "--yes", "--no-install-recommends", *packages], log, env=quiet)
+    # Steps run side by side, and apt does not wait for another apt that fetches the lists.
+    with Path("/run/flaskworks-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            run_logged([*apt, "update"], log, env=quiet)
+        except Stop:
+            # One unreachable third-party source is no reason to stop; the next command says if it matters.
+            with log.open("a") as output:
+                output.write("apt-get update reported errors; going on\n")
+        run_logged([*apt, "install", "--yes", "--no-install-recommends", *packages], log, env=quiet)
 
 
 def complain(message: str) -> int:
