@@ -1,0 +1,116 @@
+"""Seconds as an operator sees them: first provisioning, a run with nothing to do, a deploy."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.apps import DOMAIN, Inventory
+from benchmarks.hosts import Host
+from benchmarks.plays import ROOT, Play, PlayError, play
+
+SITE = ROOT / "site.yml"
+DEPLOY = ROOT / "playbooks" / "deploy.yml"
+EMPTY = ROOT / "benchmarks" / "empty.yml"
+
+LINGER = 6.0
+"""Seconds until the host is quiet after a deploy: the replaced release lingers for 4 s, then stops."""
+
+
+def first_provisioning(host: Host, inventory: Inventory) -> dict[str, Any]:
+    """Provision a bare host; note when it first answers 200 over HTTPS, the certificate being checked."""
+    authority = inventory.directory / "tls" / "ca.pem"
+    begin = time.monotonic()
+    answered: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            if _answers(host.address, authority):
+                answered.append(time.monotonic() - begin)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        done = play(SITE, inventory.directory)
+        watcher.join(timeout=10)
+    finally:
+        over.set()
+    if not answered:
+        raise PlayError(
+            f"{host.name} gives no 200 over HTTPS 10 s after the end of site.yml:\n{done.output[-3000:]}"
+        )
+    return {"answer": answered[0], "play": done.seconds}
+
+
+def code_deploys(inventory: Inventory, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run in turns: an empty playbook, a site.yml that changes nothing, a deploy of one changed file."""
+    empty, no_op, deploy = [], [], []
+    for number in range(1, rounds + 1):
+        empty.append(play(EMPTY, inventory.directory).seconds)
+        no_op.append(unchanged(play(SITE, inventory.directory)).seconds)
+        inventory.change_sample_app(number)
+        deploy.append(changed(play(DEPLOY, inventory.directory)).seconds)
+        say(f"round {number}: empty {empty[-1]:.2f} s, no-op {no_op[-1]:.2f} s, deploy {deploy[-1]:.2f} s")
+        time.sleep(LINGER)
+    return {
+        "rounds": rounds,
+        "empty": statistics.median(empty),
+        "no_op": statistics.median(no_op),
+        "deploy": statistics.median(deploy),
+        "above": statistics.median(after - before for after, before in zip(deploy, empty, strict=True)),
+    }
+
+
+def no_ops(one: Inventory, many: Inventory, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run site.yml in turns on a host of one app and on a host of many, with nothing to do on both."""
+    alone, together = [], []
+    for number in range(1, rounds + 1):
+        alone.append(unchanged(play(SITE, one.directory)).seconds)
+        together.append(unchanged(play(SITE, many.directory)).seconds)
+        say(f"round {number}: no-op site.yml: one app {alone[-1]:.2f} s, many {together[-1]:.2f} s")
+    return {
+        "rounds": rounds,
+        "one": statistics.median(alone),
+        "many": statistics.median(together),
+        "ratio": statistics.median(after / before for after, before in zip(together, alone, strict=True)),
+    }
+
+
+def unchanged(done: Play) -> Play:
+    """Return the run if it changed nothing: another one is no no-op and must not be taken for one."""
+    if done.changed:
+        raise PlayError(f"a second site.yml changed something:\n{done.output[-6000:]}")
+    return done
+
+
+def changed(done: Play) -> Play:
+    """Return the run if it changed something: a deploy that did nothing would look fast."""
+    if not done.changed:
+        raise PlayError(f"a deploy of changed code changed nothing:\n{done.output[-6000:]}")
+    return done
+
+
+def _answers(address: str, authority: Path) -> bool:
+    """Whether the app says over HTTPS that it is healthy, with a certificate for its name."""
+    if not authority.exists():
+        return False
+    try:
+        context = ssl.create_default_context(cafile=str(authority))
+        with (
+            socket.create_connection((address, 443), timeout=2) as plain,
+            context.wrap_socket(plain, server_hostname=DOMAIN) as connection,
+        ):
+            connection.sendall(
+                f"GET /healthz HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n".encode()
+            )
+            return connection.recv(64).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
