@@ -57,7 +57,9 @@ class Client:
     ) -> Answer:
         """Send these bytes and read one answer. `method` only says how to read it."""
         with (
-            self.connect(port, sni) if tls else socket.create_connection((self.address, port), timeout=15) as connection
+            self.connect(port, sni)
+            if tls
+            else socket.create_connection((self.address, port), timeout=15) as connection
         ):
             connection.sendall(raw)
             answer = http.client.HTTPResponse(connection, method=method)

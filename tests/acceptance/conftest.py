@@ -14,7 +14,10 @@ def _targets() -> list[Client]:
     if "MOLECULE_INVENTORY_FILE" in os.environ:
         directory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
         hosts = yaml.safe_load((directory / "connections.yml").read_text())["all"]["hosts"]
-        return [Client(host["address"], str(directory.parent / f"{name}.pem")) for name, host in sorted(hosts.items())]
+        return [
+            Client(host["address"], str(directory.parent / f"{name}.pem"))
+            for name, host in sorted(hosts.items())
+        ]
     raise pytest.UsageError("ACCEPTANCE_ADDRESS is not set; tests/acceptance/README.md says what it means")
 
 

@@ -48,7 +48,10 @@ class TestNames:
         assert client.ask("/", port=80, tls=False).all("Strict-Transport-Security") == []
 
     def test_static_files_are_not_served_without_tls(self, client: Client) -> None:
-        assert client.ask("/static/style.css", port=80, tls=False).one("Location") == f"{ORIGIN}/static/style.css"
+        assert (
+            client.ask("/static/style.css", port=80, tls=False).one("Location")
+            == f"{ORIGIN}/static/style.css"
+        )
 
     def test_other_names_move_to_the_origin(self, client: Client) -> None:
         answer = client.ask("/page?x=y", host="www.hello.example.org", sni="www.hello.example.org")
@@ -59,7 +62,9 @@ class TestNames:
         answer = client.ask("/x", host="away.example.org:8080", port=8080, tls=False)
         assert answer.one("Location") == "https://away.example.org:8443/x"
 
-    @pytest.mark.parametrize("path", ["//evil.example.com/x", "/\\evil.example.com", "http://evil.example.com/x"])
+    @pytest.mark.parametrize(
+        "path", ["//evil.example.com/x", "/\\evil.example.com", "http://evil.example.com/x"]
+    )
     def test_no_path_leads_the_redirect_elsewhere(self, client: Client, path: str) -> None:
         answer = client.ask(path, port=80, tls=False)
         assert answer.status >= 400 or answer.one("Location").startswith(f"{ORIGIN}/")
@@ -180,7 +185,9 @@ class TestWhatTheAppLearns:
             "X_FORWARDED_PROTOCOL",
         ):
             assert f"HTTP_{absent}" not in seen
-        assert not [value for value in seen.values() if "evil" in value or "203.0.113." in value or value == "spoofed"]
+        assert not [
+            value for value in seen.values() if "evil" in value or "203.0.113." in value or value == "spoofed"
+        ]
 
     def test_every_request_has_an_id_known_to_client_and_app(self, client: Client) -> None:
         answers = [client.ask("/echo") for _ in range(2)]
@@ -210,7 +217,9 @@ class TestWhatTheAppLearns:
             )
         )
         assert "HTTP_UPGRADE" not in smuggled
-        opened = seen_by_app(client.ask("/echo", headers=[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]))
+        opened = seen_by_app(
+            client.ask("/echo", headers=[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")])
+        )
         assert opened["HTTP_UPGRADE"].lower() == "websocket"
         assert opened["HTTP_CONNECTION"].lower() == "upgrade"
 

@@ -35,8 +35,12 @@ def eventually(question: Callable[[], bool], seconds: float = 10) -> bool:
 def test_a_renamed_symlink_moves_app_and_files_without_a_reload(client: Client, host: Host) -> None:
     try:
         for release in ("two", "one", "two"):
-            host.check_output(f"ln -sfn releases/{release} /srv/hello/next && mv -T /srv/hello/next /srv/hello/current")
-            assert client.ask("/static/style.css").body.startswith(f"static/style.css of {release}\n".encode())
+            host.check_output(
+                f"ln -sfn releases/{release} /srv/hello/next && mv -T /srv/hello/next /srv/hello/current"
+            )
+            assert client.ask("/static/style.css").body.startswith(
+                f"static/style.css of {release}\n".encode()
+            )
             # A kept connection to the old release lives for two seconds at most.
             time.sleep(2.5)
             assert client.ask("/release").body.decode() == release

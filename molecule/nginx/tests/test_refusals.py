@@ -31,7 +31,14 @@ def sites() -> list[dict[str, Any]]:
 
 def converge(sites: list[dict[str, Any]]) -> tuple[int, str]:
     done = subprocess.run(
-        ["ansible-playbook", "-i", INVENTORY, SCENARIO / "converge.yml", "-e", json.dumps({"nginx_sites": sites})],
+        [
+            "ansible-playbook",
+            "-i",
+            INVENTORY,
+            SCENARIO / "converge.yml",
+            "-e",
+            json.dumps({"nginx_sites": sites}),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -59,13 +66,32 @@ def test_a_site_that_is_wrong_by_itself_is_not_installed(
     assert client.ask("/release").status == 200
 
 
-def test_sites_that_are_wrong_together_are_taken_back(client: Client, host: Host, sites: list[dict[str, Any]]) -> None:
+def test_sites_that_are_wrong_together_are_taken_back(
+    client: Client, host: Host, sites: list[dict[str, Any]]
+) -> None:
     before = fingerprints(host)
     sites[1]["upstream"] = "flask-hello"
     code, said = converge(sites)
     assert code != 0
     assert "duplicate upstream" in said
     assert "put back as before" in said
+    assert fingerprints(host) == before
+    assert client.ask("/release").status == 200
+
+
+def test_a_port_that_somebody_else_holds_is_refused_by_name(
+    client: Client, host: Host, sites: list[dict[str, Any]]
+) -> None:
+    before = fingerprints(host)
+    sites[1]["http_port"] = 8081
+    host.check_output("systemd-run --unit=squatter --collect python3 -m http.server 8081")
+    try:
+        host.check_output("timeout 10 sh -c 'until ss -Hltn sport = :8081 | grep -q .; do sleep 0.1; done'")
+        code, said = converge(sites)
+    finally:
+        host.check_output("systemctl stop squatter.service")
+    assert code != 0
+    assert "port 8081 is held by python3 (process " in said
     assert fingerprints(host) == before
     assert client.ask("/release").status == 200
 

@@ -20,7 +20,11 @@ def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
     verb, _, argument = environ["PATH_INFO"].lstrip("/").partition("/")
     if verb == "echo":
         body = environ["wsgi.input"].read()
-        seen = {name: value for name, value in environ.items() if name.startswith("HTTP_") or name == "SCRIPT_NAME"}
+        seen = {
+            name: value
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name == "SCRIPT_NAME"
+        }
         heard = {
             "method": environ["REQUEST_METHOD"],
             "target": environ["RAW_URI"],
@@ -55,7 +59,9 @@ def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         )
         return [b"own headers\n"]
     if verb == "big-header":
-        start("200 OK", [PLAIN, ("Set-Cookie", f"session={'x' * 4000}"), ("Set-Cookie", f"other={'y' * 4000}")])
+        start(
+            "200 OK", [PLAIN, ("Set-Cookie", f"session={'x' * 4000}"), ("Set-Cookie", f"other={'y' * 4000}")]
+        )
         return [b"big header\n"]
     if verb == "slow":
         time.sleep(float(argument))
