@@ -1,0 +1,49 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Write values so that systemd reads exactly them: systemd.exec(5), systemd.syntax(7)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# In double quotes an environment file knows these escapes and no other.
+_ESCAPED_IN_FILE = re.compile(r'(["\\`$])')
+
+
+def environment_line(value: object, name: str) -> str:
+    """Write NAME="value" for an EnvironmentFile=. Errors name the variable, never its value.
+
+    Raises ValueError for a name that is none, and for control characters: systemd drops such a
+    variable with a log message that nobody reads.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(f"'{name}' cannot be the name of an environment variable; use letters, digits and _")
+    text = _plain(value, f"the environment variable {name}")
+    return f'{name}="{_ESCAPED_IN_FILE.sub(_backslash, text)}"'
+
+
+def argument(value: object) -> str:
+    """Write one argument of an ExecStart=: quoted, and with no specifier or variable left in it."""
+    text = _plain(value, "an argument of a unit")
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"'
+
+
+def _backslash(match: re.Match[str]) -> str:
+    return f"\\{match[1]}"
+
+
+def _plain(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is not a text; put its value in quotes")
+    if "\n" in value or "\r" in value:
+        raise ValueError(
+            f"{what} contains a line break, which systemd does not take; encode it in base64"
+        )
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise ValueError(
+            f"{what} contains a control character, which systemd does not take; encode it in base64"
+        )
+    return value
