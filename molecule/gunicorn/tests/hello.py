@@ -1,0 +1,37 @@
+"""A WSGI app that tells what it got from its service. Runs on the host; standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+
+def create_app(greeting: str) -> Callable[..., Iterable[bytes]]:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
+        answer: dict[str, Any] = {
+            "greeting": greeting,
+            "environment": dict(os.environ),
+            "scheme": environ["wsgi.url_scheme"],
+            "script": environ.get("SCRIPT_NAME", ""),
+            "master": os.getppid(),
+            "server": environ["SERVER_SOFTWARE"],
+            "threads": environ["wsgi.multithread"],
+        }
+        if "sleep" in query:
+            time.sleep(float(query["sleep"]))
+        if "write" in query:
+            try:
+                Path(query["write"]).write_text("x")
+                answer["write"] = "written"
+            except OSError as error:
+                answer["write"] = error.strerror
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(answer).encode()]
+
+    return app

@@ -1,0 +1,217 @@
+"""Services that keep connections through crashes, end politely, and cannot write where they should not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+CONVERGE = Path(__file__).resolve().parents[1] / "converge.yml"
+COMMAND = ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), str(CONVERGE)]
+PROGRAM = (Path(__file__).parent / "hello.py").read_text()
+
+# Stages a release by hand: the layout is the one that a deploy makes.
+STAGE = """
+set -eu
+release=/srv/{app}/releases/{release}
+mkdir -p "$release/src"
+chmod 0711 /srv/{app}/releases "$release"
+ln -sfn /opt/{app} "$release/venv"
+cp --preserve /etc/flask/{app}/gunicorn.conf.py /etc/flask/{app}/environment "$release/"
+cat > "$release/src/hello.py" <<'PROGRAM'
+{program}
+PROGRAM
+systemctl start "flask-{app}@{release}.socket" "flask-{app}@{release}.service"
+"""
+
+
+def converge(*arguments: str) -> str:
+    """Run the scenario's playbook again; what it printed."""
+    run = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout + run.stderr
+
+
+Stage = Callable[[str], str]
+
+
+@pytest.fixture
+def stage(host: Host) -> Iterator[Stage]:
+    """Make and start a release of an app; the name of its units' instance."""
+    started: list[str] = []
+
+    def start(app: str, program: str = PROGRAM) -> str:
+        release = f"20260101T00000{len(started)}-{os.urandom(5).hex()}"
+        started.append(f"flask-{app}@{release}")
+        host.check_output(STAGE.format(app=app, release=release, program=program).replace("%", "%%"))
+        return release
+
+    yield start
+    for unit in started:
+        host.run(f"systemctl stop {unit}.service {unit}.socket")
+        host.run(f"systemctl reset-failed {unit}.service {unit}.socket")
+
+
+def command(app: str, release: str, path: str = "/", *options: str) -> str:
+    socket = f"/srv/{app}/releases/{release}/gunicorn.sock"
+    words = " ".join(options)
+    return f"curl --silent --fail --max-time 20 {words} --unix-socket {socket} 'http://hello{path}'"
+
+
+def ask(host: Host, app: str, release: str, path: str = "/", *options: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(
+        host.check_output(command(app, release, path, *options).replace("%", "%%"))
+    )
+    return answer
+
+
+def test_units_are_clean_for_systemd(host: Host, stage: Stage) -> None:
+    for app in ("hello", "older", "green"):
+        release = stage(app)
+        for kind in ("service", "socket"):
+            verified = host.run(f"systemd-analyze verify --man=no flask-{app}@{release}.{kind}")
+            assert (verified.rc, verified.stdout + verified.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("app", "server", "threads"), [("hello", "27.", True), ("older", "23.", False), ("green", "27.", True)]
+)
+def test_every_worker_class_and_version_answers_on_its_socket(
+    host: Host, stage: Stage, app: str, server: str, threads: bool
+) -> None:
+    release = stage(app)
+    answer = ask(host, app, release)
+    assert answer["threads"] is threads
+    version = host.check_output(f"/opt/{app}/bin/gunicorn --version")
+    assert f"version {server}" in version
+    unit = f"flask-{app}@{release}.service"
+    assert host.check_output(f"systemctl show --property=User --value {unit}") == app
+    journal = host.check_output(f"journalctl --unit={unit} --output=cat")
+    assert {"hello": "Using worker: gthread", "older": "Using worker: sync", "green": "Using worker: gevent"}[
+        app
+    ] in journal
+    assert "rror" not in journal
+    assert "control" not in journal.lower()
+
+
+def test_values_with_every_odd_character_arrive_intact(host: Host, stage: Stage) -> None:
+    answer = ask(host, "hello", stage("hello"))
+    assert answer["greeting"] == '100% of "it", $HOME \\n'
+    assert answer["environment"]["ODD"] == ' it\'s "odd" \\ $HOME ${HOME} `id` #no %n ; = ümläut 🐍 '
+    assert answer["environment"]["EMPTY"] == ""
+    assert answer["environment"]["SECRET_KEY"] == 's3cr3t "k$y" \\ of hello'
+
+
+def test_only_the_header_that_the_proxy_sets_is_believed(host: Host, stage: Stage) -> None:
+    release = stage("hello")
+    assert ask(host, "hello", release, "/", "--header", "X-Forwarded-Proto:https")["scheme"] == "https"
+    for header in ("X-Forwarded-Ssl:on", "X-Forwarded-Protocol:ssl", "X-Forwarded-Proto:http"):
+        assert ask(host, "hello", release, "/", "--header", header)["scheme"] == "http"
+    assert ask(host, "hello", release, "/", "--header", "Script_Name:/evil")["script"] == ""
+
+
+def test_only_root_and_the_proxys_group_may_connect(host: Host, stage: Stage) -> None:
+    socket = host.file(f"/srv/hello/releases/{stage('hello')}/gunicorn.sock")
+    assert (socket.user, socket.group, socket.mode) == ("root", "flask-proxy", 0o660)
+
+
+def test_a_killed_master_comes_back_and_no_connection_is_refused(host: Host, stage: Stage) -> None:
+    release = stage("hello")
+    before = ask(host, "hello", release)["master"]
+    host.check_output(f"kill -9 {before}")
+    # While nothing runs, the kernel queues the connection in systemd's socket.
+    assert ask(host, "hello", release)["master"] != before
+
+
+def test_a_request_in_flight_survives_the_stop_and_a_stuck_one_does_not_delay_it(
+    host: Host, stage: Stage
+) -> None:
+    for app in ("hello", "older", "green"):
+        release = stage(app)
+        ask(host, app, release)
+        unit = f"flask-{app}@{release}"
+        asked = f"{command(app, release, '/?sleep=3')} > /tmp/answer-{app} & sleep 1"
+        script = f"{asked}; systemctl stop {unit}.service {unit}.socket; wait $!"
+        begun = time.monotonic()
+        host.check_output(script.replace("%", "%%"))
+        assert time.monotonic() - begun < 8
+        assert app != "older" or "older" in host.file(f"/tmp/answer-{app}").content_string
+        assert host.check_output(f"systemctl show --property=Result --value {unit}.service") == "success"
+        assert not host.file(f"/srv/{app}/releases/{release}/gunicorn.sock").exists
+    release = stage("older")
+    unit = f"flask-older@{release}"
+    begun = time.monotonic()
+    host.run(
+        f"{command('older', release, '/?sleep=19')} & sleep 1; systemctl stop {unit}.service {unit}.socket"
+    )
+    # graceful_timeout 6 s, stop_timeout 9 s
+    assert time.monotonic() - begun < 13
+    assert host.run("pgrep --uid older").rc == 1
+
+
+def test_the_service_writes_its_data_and_logs_only(host: Host, stage: Stage) -> None:
+    release = stage("hello")
+
+    def write(path: str) -> str:
+        return str(ask(host, "hello", release, f"/?write={path}")["write"])
+
+    for path in ("/srv/hello/shared/data", "/var/log/flask/hello/app.log", "/tmp/private", "/dev/shm/cache"):
+        assert write(path) == "written"
+    assert not host.file("/tmp/private").exists
+    host.check_output("install -d -m 0777 /srv/open")
+    for path in (
+        f"/srv/hello/releases/{release}/src/hello.py",
+        "/srv/hello/current",
+        "/etc/flask/hello/environment",
+        "/srv/open/x",
+    ):
+        assert write(path) in {"Permission denied", "Read-only file system"}
+
+
+def test_a_release_that_cannot_boot_gives_up_and_says_so(host: Host, stage: Stage) -> None:
+    release = stage("older", program="raise RuntimeError('broken on purpose')")
+    unit = f"flask-older@{release}"
+    deadline = time.monotonic() + 30
+    while host.check_output(f"systemctl show --property=ActiveState --value {unit}.service") != "failed":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert host.check_output(f"systemctl show --property=NRestarts --value {unit}.service") == "5"
+    assert "broken on purpose" in host.check_output(f"journalctl --unit={unit}.service --output=cat")
+
+
+def test_a_change_restarts_nothing_and_prints_no_secret(host: Host, stage: Stage) -> None:
+    release = stage("hello")
+    before = ask(host, "hello", release)["master"]
+    # In a file, because ansible-playbook prints its own arguments.
+    given = EPHEMERAL / "given.json"
+    given.write_text(json.dumps({"given_secret": "another-s3cr3t"}))
+    output = converge("-vvvvv", "--diff", "--extra-vars", f"@{given}")
+    assert "/etc/flask/hello/environment: changes, its content is hidden" in output
+    assert "s3cr3t" not in output
+    assert host.check_output("journalctl --output=cat | grep -c another-s3cr3t || true") == "0"
+    after = ask(host, "hello", release)
+    assert (after["master"], after["environment"]["SECRET_KEY"]) == (before, 's3cr3t "k$y" \\ of hello')
+    environment = host.file("/etc/flask/hello/environment")
+    assert (environment.user, environment.group, environment.mode) == ("root", "root", 0o600)
+    assert "another-s3cr3t" in environment.content_string
+    converge()
+
+
+def test_a_unit_that_systemd_would_not_like_is_not_installed(host: Host) -> None:
+    before = host.file("/etc/systemd/system/flask-hello@.service").sha256sum
+    limit = {"given_start_limit": {"interval": 60, "burst": -1}}
+    run = subprocess.run(
+        [*COMMAND, "--extra-vars", json.dumps(limit)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert "hello: /etc/systemd/system/flask-hello@.service was refused by" in run.stdout + run.stderr
+    assert "StartLimitBurst" in run.stdout + run.stderr
+    assert host.file("/etc/systemd/system/flask-hello@.service").sha256sum == before
