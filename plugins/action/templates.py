@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
         if self._task.args.get("rendered") is not None:
-            raise AnsibleActionFail("templates: 'rendered' is set by the action itself; remove it from the task")
+            raise AnsibleActionFail("'rendered' is set by the action itself; remove it from the task")
         _validation, options = self.validate_argument_spec(ARGUMENTS)
         try:
             options["rendered"] = pack(self._render(options, variables))

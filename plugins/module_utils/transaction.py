@@ -15,9 +15,6 @@ Killed before 4, nothing has happened and the next run sweeps the litter. Killed
 finds the marker, completes what is missing, then checks and applies although nothing differs.
 """
 
-# Descriptors, links and renames are the subject here; pathlib would hide which call does what.
-# ruff: noqa: PTH103, PTH104, PTH108, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH207, PTH208
-
 from __future__ import annotations
 
 import contextlib
@@ -216,7 +213,8 @@ def expand(elements: Sequence[Mapping[str, Any]], rules: Sequence[Rule]) -> list
         used = placeholders([rule.path])
         if rule.purge and used != {"name"}:
             raise TransactionError(
-                f"{rule.path}: purge needs a path whose only placeholder is {{name}}; change the path or drop purge"
+                f"{rule.path}: purge needs a path whose only placeholder is {{name}}; "
+                "change the path or drop purge"
             )
         for element in elements if used else [{"name": ""}]:
             target = Target(
@@ -393,7 +391,8 @@ def _compare_file(plan: _Plan, target: Target, content: bytes, check_mode: bool)
             )
         if not check_mode and not target.rule.parents:
             raise TransactionError(
-                f"{whose}: the directory {parent} of {os.path.basename(target.path)} does not exist; create it first"
+                f"{whose}: the directory {parent} of {os.path.basename(target.path)} does not exist; "
+                "create it first"
             )
         plan.bare = True
     if not check_mode:

@@ -328,7 +328,7 @@ def main() -> None:
         "applied": outcome.applied,
         "unvalidated": outcome.unvalidated,
     }
-    if module._diff:  # noqa: SLF001 - AnsibleModule has no public name for it
+    if module._diff:
         result["diff"] = outcome.diff
     module.exit_json(**result)
 

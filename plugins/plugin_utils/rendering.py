@@ -83,4 +83,4 @@ def _compile_once(templar: Templar) -> None:
     engine = getattr(templar, "_engine", None)
     compile_template = getattr(engine, "_compile_template", None)
     if callable(compile_template):
-        engine._compile_template = functools.cache(compile_template)  # type: ignore[union-attr]  # noqa: SLF001 - see above
+        engine._compile_template = functools.cache(compile_template)  # type: ignore[union-attr]

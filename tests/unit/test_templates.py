@@ -21,6 +21,9 @@ ME = pwd.getpwuid(os.geteuid()).pw_name
 MINE = grp.getgrgid(os.getegid()).gr_name
 
 
+Task = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Play:
     """A directory with templates/ and one play of the given tasks."""
@@ -32,7 +35,7 @@ class Play:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
-    def run(self, tasks: list[dict[str, Any]], *options: str, **variables: Any) -> tuple[int, str, dict[str, Any]]:
+    def run(self, tasks: list[Task], *options: str, **variables: Any) -> tuple[int, str, dict[str, Any]]:
         """Return the exit code, everything printed, and the registered `result` of the last task."""
         kept = self.directory / "result.json"
         kept.unlink(missing_ok=True)
@@ -66,14 +69,17 @@ class Play:
         }
         settings = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         command += ["-e", json.dumps(settings)]
-        done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.directory, env=environment, capture_output=True, text=True, check=False
+        )
         result = json.loads(kept.read_text()) if kept.exists() else {}
         return done.returncode, done.stdout + done.stderr, result
 
     def task(self, *files: dict[str, Any], **options: Any) -> dict[str, Any]:
         """The task under test, writing into etc/ as the user who runs the tests."""
         (self.directory / "etc").mkdir(exist_ok=True)
-        owned = [{"owner": ME, "group": MINE, **file, "path": f"{self.directory}/etc/{file['path']}"} for file in files]
+        here = f"{self.directory}/etc"
+        owned = [{"owner": ME, "group": MINE, **file, "path": f"{here}/{file['path']}"} for file in files]
         arguments = {
             "elements": "{{ sites }}",
             "element_name": "site",
@@ -194,7 +200,8 @@ def test_the_host_is_asked_once_however_many_files_there_are(play: Play) -> None
     play.template("site.j2", "{{ site.name }}\n")
     files = [{"template": "site.j2", "path": f"{{name}}.{number}"} for number in range(4)]
     for count in (1, 20):
-        code, output, _ = play.run([play.task(*files)], "-vvv", sites=[{"name": f"app{n}"} for n in range(count)])
+        sites = [{"name": f"app{number}"} for number in range(count)]
+        code, output, _ = play.run([play.task(*files)], "-vvv", sites=sites)
         assert code == 0, output
         asked = output[output.index("TASK [Install]") : output.index("TASK [ansible.builtin.copy]")]
         assert asked.count(" EXEC ") == 1
@@ -222,7 +229,8 @@ def options_of(documented: dict[str, Any]) -> dict[str, Any]:
     """Reduce documented options to what an argument spec says of them."""
     spec = {}
     for name, option in documented.items():
-        spec[name] = {key: option[key] for key in ("type", "elements", "default", "required") if key in option}
+        said = ("type", "elements", "default", "required")
+        spec[name] = {key: option[key] for key in said if key in option}
         if "suboptions" in option:
             spec[name]["options"] = options_of(option["suboptions"])
     return spec
