@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.parsing.vault import AnsibleVaultError
 from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.module_utils.key_pairs import OPTIONS
 from ansible_collections.flaskworks.server.plugins.plugin_utils import authority as ca
@@ -171,7 +172,13 @@ class ActionModule(ActionBase):
 
     def _read(self, path: Path) -> str:
         """A file of the controller, decrypted if it is vaulted."""
-        return str(self._loader.get_text_file_contents(str(path)))
+        try:
+            return str(self._loader.get_text_file_contents(str(path)))
+        except AnsibleVaultError as error:
+            raise ca.AuthorityError(
+                f"{path} is vaulted and cannot be opened ({error}); "
+                "run with --ask-vault-pass, or name the right password file"
+            ) from None
 
     @staticmethod
     def _change(
