@@ -95,3 +95,8 @@ def _compare(option: dict[str, Any], value: Any, where: str) -> None:
             type(None): {"str", "path"},
         }
         assert option["type"] in types[type(value)], where
+
+
+def test_the_example_of_the_readme_is_the_one_that_is_converged() -> None:
+    example = (ROOT / "inventories/prod/group_vars/flask/apps.yml").read_text().removeprefix("---\n")
+    assert f"```yaml\n{example}```" in (ROOT / "README.md").read_text()
