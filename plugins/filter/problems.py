@@ -66,7 +66,9 @@ def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = 
 
 def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
     if "flask_apps" not in variables:
-        return ["flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"]
+        return [
+            "flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"
+        ]
     try:
         plan(
             variables["flask_apps"],

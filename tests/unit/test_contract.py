@@ -29,8 +29,8 @@ def _spec(role: str, entry_point: str = "main") -> dict[str, Any]:
     return options
 
 
-def _defaults(role: str) -> dict[str, Any]:
-    path = ROOT / "roles" / role / "defaults/main.yml"
+def _variables(role: str, directory: str) -> dict[str, Any]:
+    path = ROOT / "roles" / role / directory / "main.yml"
     return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
 
 
@@ -56,8 +56,23 @@ def test_inputs_are_named_for_their_role(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_equal_the_spec(role: str) -> None:
-    spec = {name: option.get("default") for name, option in _spec(role).items() if not option.get("required")}
-    assert _defaults(role) == spec
+    """A default in the spec is the literal; one that comes from the plan is required instead."""
+    spec, defaults, internal = _spec(role), _variables(role, "defaults"), _variables(role, "vars")
+    assert sorted(defaults) == sorted(spec)
+    for name, value in defaults.items():
+        secrets = ", flask_secrets | default({})" if name == "gunicorn_services" else ""
+        if name in INPUTS:
+            plan_line = f"(flask_apps | flaskworks.server.plan(flask_defaults | default({{}}), ansible_facts{secrets}))"
+            assert value == f"{{{{ {plan_line}.{INPUTS[name]} }}}}"
+            assert spec[name]["required"] is True, name
+        elif name == "gunicorn_secrets":
+            assert (value, spec[name]["default"]) == ("{{ flask_secrets | default({}) }}", {})
+        elif value == f"{{{{ __{name} }}}}" and "{{" not in str(internal[f"__{name}"]):
+            assert spec[name]["default"] == internal[f"__{name}"], name
+        elif "{{" in str(value) and value != spec[name].get("default"):
+            assert "default" not in spec[name], name
+        else:
+            assert spec[name]["default"] == value, name
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -171,7 +171,9 @@ def test_values_of_secrets_never_enter_the_plan() -> None:
     ("cores", "memory", "apps", "workers"),
     [(1, 8192, 1, 2), (2, 8192, 1, 3), (16, 8192, 1, 17), (16, 512, 1, 10), (16, 512, 4, 2), (4, 128, 1, 2)],
 )
-def test_workers_follow_cores_and_are_capped_by_memory(cores: int, memory: int, apps: int, workers: int) -> None:
+def test_workers_follow_cores_and_are_capped_by_memory(
+    cores: int, memory: int, apps: int, workers: int
+) -> None:
     described = [hello(name=f"app{number}", domains=[f"app{number}.example.org"]) for number in range(apps)]
     facts = {"processor_vcpus": cores, "memtotal_mb": memory, "distribution_major_version": "12"}
     assert [service["workers"] for service in plan(described, {}, facts)["services"]] == [workers] * apps
@@ -226,11 +228,15 @@ def test_hsts_is_off_for_self_signed_and_a_day_for_provided() -> None:
         ({"hsts": 0}, []),
     ):
         headers = plan([hello(**changes)], {}, FACTS)["sites"][0]["headers"]
-        assert [header["value"] for header in headers if header["name"] == "Strict-Transport-Security"] == expected
+        assert [
+            header["value"] for header in headers if header["name"] == "Strict-Transport-Security"
+        ] == expected
 
 
 def test_headers_are_added_and_taken_away() -> None:
-    headers = plan([hello(headers={"X-Frame-Options": "", "X-Robots-Tag": "none"})], {}, FACTS)["sites"][0]["headers"]
+    headers = plan([hello(headers={"X-Frame-Options": "", "X-Robots-Tag": "none"})], {}, FACTS)["sites"][0][
+        "headers"
+    ]
     assert headers == [
         {"name": "X-Content-Type-Options", "value": "nosniff"},
         {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin"},
@@ -332,7 +338,9 @@ def test_headers_are_added_and_taken_away() -> None:
         ),
         (
             {"worker_class": "sync", "threads": 4},
-            ("flask_apps.hello: threads are for worker_class gthread, not sync; leave threads away or choose gthread"),
+            (
+                "flask_apps.hello: threads are for worker_class gthread, not sync; leave threads away or choose gthread"
+            ),
         ),
         (
             {"connections": 10},
@@ -343,7 +351,9 @@ def test_headers_are_added_and_taken_away() -> None:
         ),
         (
             {"config": {"A": True}},
-            ('flask_apps.hello.config.A: YAML reads this as a truth value; quote what the app shall see, as in "on"'),
+            (
+                'flask_apps.hello.config.A: YAML reads this as a truth value; quote what the app shall see, as in "on"'
+            ),
         ),
         ({"config": {"A": "a\nb"}}, "flask_apps.hello.config.A: must be one line"),
         (
@@ -389,11 +399,15 @@ def test_a_mistake_is_one_sentence_with_the_way_out(changes: dict[str, Any], sen
     [
         (
             "www-data",
-            ("flask_apps.www-data.name: 'www-data' belongs to the system; choose another, as in 'www-data-app'"),
+            (
+                "flask_apps.www-data.name: 'www-data' belongs to the system; choose another, as in 'www-data-app'"
+            ),
         ),
         (
             "postgres",
-            ("flask_apps.postgres.name: 'postgres' belongs to the system; choose another, as in 'postgres-app'"),
+            (
+                "flask_apps.postgres.name: 'postgres' belongs to the system; choose another, as in 'postgres-app'"
+            ),
         ),
         (
             "Hello",
@@ -420,7 +434,10 @@ def test_unusable_names(name: str, sentence: str) -> None:
 
 
 def test_socket_path_of_107_bytes_is_possible() -> None:
-    assert plan([hello(root="/data/of/this/host/on/the/second/disk/for/apps/her")])["sites"][0]["name"] == "hello"
+    assert (
+        plan([hello(root="/data/of/this/host/on/the/second/disk/for/apps/her")])["sites"][0]["name"]
+        == "hello"
+    )
 
 
 def test_all_mistakes_are_told_together() -> None:
@@ -429,16 +446,22 @@ def test_all_mistakes_are_told_together() -> None:
         "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?",
         "flask_apps.other.wsgi: 'x' is not 'module:variable' or 'module:factory()'",
         "flask_apps.other: domain hello.example.org already belongs to 'hello'; each domain serves one app",
-        ("flask_apps.other: domain www.hello.example.org already belongs to 'hello'; each domain serves one app"),
+        (
+            "flask_apps.other: domain www.hello.example.org already belongs to 'hello'; each domain serves one app"
+        ),
     ]
 
 
 def test_two_apps_of_one_name() -> None:
-    assert sentences([HELLO, HELLO]) == ["flask_apps.hello: there are two apps of this name; each app has its own"]
+    assert sentences([HELLO, HELLO]) == [
+        "flask_apps.hello: there are two apps of this name; each app has its own"
+    ]
 
 
 def test_a_map_instead_of_a_list() -> None:
-    assert sentences({"hello": {}}) == ["flask_apps: must be a list of apps, each with a 'name'; write '- name: hello'"]
+    assert sentences({"hello": {}}) == [
+        "flask_apps: must be a list of apps, each with a 'name'; write '- name: hello'"
+    ]
 
 
 def test_secrets_are_checked_by_name() -> None:
@@ -479,7 +502,9 @@ def test_problems_name_the_hosts_that_differ() -> None:
 
 
 _scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=8)
-_values = _scalars | st.lists(_scalars, max_size=2) | st.dictionaries(st.text(max_size=4), _scalars, max_size=2)
+_values = (
+    _scalars | st.lists(_scalars, max_size=2) | st.dictionaries(st.text(max_size=4), _scalars, max_size=2)
+)
 _keys = st.sampled_from(
     [
         "name",
@@ -509,8 +534,12 @@ _descriptions = st.dictionaries(_keys, _values, max_size=3)
 
 
 @given(_descriptions, _descriptions)
-def test_whatever_people_write_gets_sentences_and_no_traceback(app: dict[str, Any], defaults: dict[str, Any]) -> None:
-    found = problems(["web1"], {"web1": {"flask_apps": [{**HELLO, **app}], "flask_defaults": defaults}}, False)
+def test_whatever_people_write_gets_sentences_and_no_traceback(
+    app: dict[str, Any], defaults: dict[str, Any]
+) -> None:
+    found = problems(
+        ["web1"], {"web1": {"flask_apps": [{**HELLO, **app}], "flask_defaults": defaults}}, False
+    )
     assert [sentence for sentence in found if not sentence.startswith(("flask_apps", "flask_defaults"))] == []
 
 

@@ -28,10 +28,14 @@ def client(outside: Outside, platform: Any) -> httpx.Client:
     return outside(platform, ca=INVENTORY / "tls/ca.pem")
 
 
-def run(command: list[str], directory: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], directory: Path = PROJECT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command as a user in the clone would."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))
+    }
     return subprocess.run(
         command,
         cwd=directory,
@@ -187,7 +191,9 @@ def test_installed_collection_does_the_same(tmp_path: Path, platform: Any) -> No
         "--vault-password-file",
         str(PASSWORD),
     ]
-    done = run(command, tmp_path, ANSIBLE_COLLECTIONS_PATH=str(tmp_path / "installed"), ANSIBLE_PIPELINING="1")
+    done = run(
+        command, tmp_path, ANSIBLE_COLLECTIONS_PATH=str(tmp_path / "installed"), ANSIBLE_PIPELINING="1"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert changed(done.stdout) == 0, done.stdout
 
