@@ -1,4 +1,4 @@
-"""Make the clone importable as `ansible_collections.flaskworks.server`, and judge tests by results, not by speed."""
+"""Make the clone importable as `ansible_collections.flaskworks.server`; judge tests by results, not speed."""
 
 from __future__ import annotations
 

@@ -109,7 +109,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def check(value: Mapping[str, Any], options: Mapping[str, Option], where: str, problems: list[str]) -> dict[str, Any]:
+def check(
+    value: Mapping[str, Any], options: Mapping[str, Option], where: str, problems: list[str]
+) -> dict[str, Any]:
     """Return `value` with the documented types; what does not fit is reported in `problems` and left out.
 
     Keys that are None count as not given. Defaults are not filled in: `fill` does.
@@ -168,7 +170,8 @@ def _typed(value: Any, option: Option, where: str, problems: list[str]) -> Any:
         return None
     if option.choices and typed not in option.choices:
         hint = (
-            suggestion(str(typed), map(str, option.choices)) or f"; it is one of {', '.join(map(str, option.choices))}"
+            suggestion(str(typed), map(str, option.choices))
+            or f"; it is one of {', '.join(map(str, option.choices))}"
         )
         problems.append(f"{where}: '{typed}' is not known{hint}")
         return None
@@ -196,7 +199,11 @@ def _scalar(value: Any, kind: str) -> Any:
     if kind == "float":
         if isinstance(value, (int, float)):
             return float(value)
-        return float(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()) else None
+        return (
+            float(value)
+            if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip())
+            else None
+        )
     return None
 
 

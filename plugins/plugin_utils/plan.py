@@ -210,7 +210,8 @@ def resolve(
         raise DescriptionError(problems)
 
     resolved = [
-        _resolve_app(app, host, len(described), ports, (secret_names or {}).get(app["name"], ())) for app in described
+        _resolve_app(app, host, len(described), ports, (secret_names or {}).get(app["name"], ()))
+        for app in described
     ]
     plan: dict[str, Any] = {
         key: [app[key] for app in resolved]
@@ -339,11 +340,13 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
         problems.append(f"{where}.wsgi: '{app['wsgi']}' is not 'module:variable' or 'module:factory()'")
     if not app["health"]["path"].startswith("/") or re.search(r"[\s\x00-\x1f\x7f]", app["health"]["path"]):
         problems.append(
-            f"{where}.health: '{app['health']['path']}' is not a path; it begins with a slash and has no spaces"
+            f"{where}.health: '{app['health']['path']}' is not a path; it "
+            "begins with a slash and has no spaces"
         )
     if not 100 <= app["health"]["status"] <= 599:
         problems.append(
-            f"{where}.health.status: {app['health']['status']} is not a status of HTTP; use one from 100 to 599"
+            f"{where}.health.status: {app['health']['status']} is not a "
+            "status of HTTP; use one from 100 to 599"
         )
     problems.extend(
         f"{where}.{key}: '{app[key]}' must be an absolute path of letters, digits and . _ + -"
@@ -351,7 +354,9 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
         if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", app[key]) or posixpath.normpath(app[key]) != app[key]
     )
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
-        problems.append(f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'")
+        problems.append(
+            f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'"
+        )
     socket = _socket(app, RELEASE_ID)
     if len(socket.encode()) > SOCKET_PATH_LIMIT:
         problems.append(
@@ -363,7 +368,8 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
 def _check_name(name: str, where: str, problems: list[str]) -> None:
     if name in RESERVED_NAMES or name.startswith("systemd-"):
         problems.append(
-            f"{where}.name: '{name}' belongs to the system; choose another, as in '{name[: NAME_LIMIT - 4]}-app'"
+            f"{where}.name: '{name}' belongs to the system; choose another, "
+            f"as in '{name[: NAME_LIMIT - 4]}-app'"
         )
     elif not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         problems.append(
@@ -372,7 +378,8 @@ def _check_name(name: str, where: str, problems: list[str]) -> None:
         )
     elif len(name) > NAME_LIMIT:
         problems.append(
-            f"{where}.name: has {len(name)} characters, an account can have {NAME_LIMIT}; choose a shorter one"
+            f"{where}.name: has {len(name)} characters, an account can "
+            f"have {NAME_LIMIT}; choose a shorter one"
         )
 
 
@@ -384,7 +391,9 @@ def _check_static(static: Mapping[Any, Any], where: str, problems: list[str]) ->
                 "at least one directory, as in /static/"
             )
         if not isinstance(path, str) or not _inside(path):
-            problems.append(f"{where}.static: '{path}' must be a path inside the source, as in src/hello/static")
+            problems.append(
+                f"{where}.static: '{path}' must be a path inside the source, as in src/hello/static"
+            )
 
 
 def _check_headers(headers: Mapping[Any, Any], where: str, problems: list[str]) -> None:
@@ -395,7 +404,8 @@ def _check_headers(headers: Mapping[Any, Any], where: str, problems: list[str]) 
             not isinstance(value, (str, int, float)) or re.search(r'[\x00-\x1f\x7f"\\$]', str(value))
         ):
             problems.append(
-                f"{where}.headers.{name}: must be text without quotes, backslashes, dollar signs and line breaks"
+                f"{where}.headers.{name}: must be text without quotes, "
+                "backslashes, dollar signs and line breaks"
             )
 
 
@@ -418,7 +428,8 @@ def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
                 "hello.example.org, without scheme and path"
             )
     problems.extend(
-        f"{where}.domains: '{domain}' is there twice" for domain in sorted({d for d in domains if domains.count(d) > 1})
+        f"{where}.domains: '{domain}' is there twice"
+        for domain in sorted({d for d in domains if domains.count(d) > 1})
     )
 
 
@@ -441,14 +452,19 @@ def _check_source(app: dict[str, Any], where: str, problems: list[str]) -> None:
             )
     if source["subdirectory"] is not None and not _inside(source["subdirectory"]):
         problems.append(
-            f"{where}.source.subdirectory: '{source['subdirectory']}' must be a path inside the source, without .."
+            f"{where}.source.subdirectory: '{source['subdirectory']}' must "
+            "be a path inside the source, without .."
         )
-    if source["version"] is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/@+-]*", source["version"]):
+    if source["version"] is not None and not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9._/@+-]*", source["version"]
+    ):
         problems.append(f"{where}.source.version: '{source['version']}' is not a branch, tag or commit")
     if source["git"] is not None and (source["git"].startswith("-") or re.search(r"\s", source["git"])):
         problems.append(f"{where}.source.git: '{source['git']}' is not the address of a repository")
     if app["lock"] is not None and not _inside(app["lock"]):
-        problems.append(f"{where}.lock: '{app['lock']}' must be a file inside the source, as in requirements.lock")
+        problems.append(
+            f"{where}.lock: '{app['lock']}' must be a file inside the source, as in requirements.lock"
+        )
 
 
 def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None:
@@ -468,7 +484,9 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
                 problems,
             )
     for key in ("request_limit", "worker_memory"):
-        app[key] = _number(app[key], size, f"{where}.{key}", "a size; write bytes, or 512k, 10m or 1g", problems)
+        app[key] = _number(
+            app[key], size, f"{where}.{key}", "a size; write bytes, or 512k, 10m or 1g", problems
+        )
     for mapping, key, prefix, least, most in (
         (app, "workers", "", 1, 512),
         (app, "threads", "", 1, 1024),
@@ -504,7 +522,8 @@ def _check_workers(app: dict[str, Any], where: str, problems: list[str]) -> None
         )
     if app["connections"] is not None and kind != "gevent":
         problems.append(
-            f"{where}: connections are for worker_class gevent, not {kind}; leave connections away or choose gevent"
+            f"{where}: connections are for worker_class gevent, not {kind}; "
+            "leave connections away or choose gevent"
         )
 
 
@@ -519,7 +538,8 @@ def _check_variables(app: dict[str, Any], where: str, problems: list[str]) -> No
             problems.append(f"{where}.config.{name}: is set by the release itself; choose another name")
         elif isinstance(value, bool):
             problems.append(
-                f'{where}.config.{name}: YAML reads this as a truth value; quote what the app shall see, as in "on"'
+                f"{where}.config.{name}: YAML reads this as a truth value; "
+                'quote what the app shall see, as in "on"'
             )
         elif not isinstance(value, (str, int, float)):
             problems.append(f"{where}.config.{name}: must be a string or a number")
@@ -536,7 +556,8 @@ def _check_tls(tls: dict[str, Any], where: str, problems: list[str]) -> None:
     given = [key for key in ("fullchain", "privkey") if tls[key] is not None]
     if tls["provider"] == "provided" and len(given) < 2:
         problems.append(
-            f"{where}.tls: provider 'provided' needs both fullchain and privkey, paths on the controller or PEM text"
+            f"{where}.tls: provider 'provided' needs both fullchain and "
+            "privkey, paths on the controller or PEM text"
         )
     if tls["provider"] != "provided" and given:
         problems.append(
@@ -544,10 +565,14 @@ def _check_tls(tls: dict[str, Any], where: str, problems: list[str]) -> None:
             f"'{tls['provider']}'; choose one of the two ways"
         )
     if tls["renew_before"] >= tls["days"]:
-        problems.append(f"{where}.tls: renew_before ({tls['renew_before']}) must be less than days ({tls['days']})")
+        problems.append(
+            f"{where}.tls: renew_before ({tls['renew_before']}) must be less than days ({tls['days']})"
+        )
 
 
-def _check_secrets(app: dict[str, Any], secret_names: Mapping[str, list[str]], where: str, problems: list[str]) -> None:
+def _check_secrets(
+    app: dict[str, Any], secret_names: Mapping[str, list[str]], where: str, problems: list[str]
+) -> None:
     """Refuse secrets that are missing, and names that are a secret and a plain variable."""
     name, config = app["name"], app["config"] or {}
     if not isinstance(name, str):
@@ -563,9 +588,13 @@ def _check_secrets(app: dict[str, Any], secret_names: Mapping[str, list[str]], w
     )
     for secret in names:
         if secret in config:
-            problems.append(f"{where}: {secret} is in config and in flask_secrets; keep the one in flask_secrets")
+            problems.append(
+                f"{where}: {secret} is in config and in flask_secrets; keep the one in flask_secrets"
+            )
         if not _WORD.fullmatch(secret) or secret in OWN_VARIABLES:
-            problems.append(f"flask_secrets.{name}: '{secret}' is not usable as the name of an environment variable")
+            problems.append(
+                f"flask_secrets.{name}: '{secret}' is not usable as the name of an environment variable"
+            )
 
 
 def _check_together(elements: list[tuple[str, dict[str, Any]]], problems: list[str]) -> None:
@@ -584,7 +613,9 @@ def _check_together(elements: list[tuple[str, dict[str, Any]]], problems: list[s
         for domain in dict.fromkeys(domains if isinstance(domains, list) else []):
             owner = owners.setdefault(str(domain), name)
             if owner != name:
-                problems.append(f"{where}: domain {domain} already belongs to '{owner}'; each domain serves one app")
+                problems.append(
+                    f"{where}: domain {domain} already belongs to '{owner}'; each domain serves one app"
+                )
 
 
 def _ports(shared: Mapping[str, Any], problems: list[str]) -> dict[str, int]:
@@ -669,7 +700,7 @@ def _resolve_app(
             "workers": _workers(app, host, apps),
             "threads": _threads(app),
             "worker_connections": app["connections"] or 1000,
-            "worker_tmp_dir": "/dev/shm",  # noqa: S108 - gunicorn makes its heartbeat file there itself, unlinked
+            "worker_tmp_dir": "/dev/shm",
             "max_requests": app["max_requests"],
             "max_requests_jitter": app["max_requests"] // 10,
             "keepalive": 5,  # above the proxy's, so that gunicorn never closes an idle connection first

@@ -62,7 +62,10 @@ def test_defaults_equal_the_spec(role: str) -> None:
     for name, value in defaults.items():
         secrets = ", flask_secrets | default({})" if name == "gunicorn_services" else ""
         if name in INPUTS:
-            plan_line = f"(flask_apps | flaskworks.server.plan(flask_defaults | default({{}}), ansible_facts{secrets}))"
+            plan_line = (
+                "(flask_apps | flaskworks.server.plan(flask_defaults | "
+                f"default({{}}), ansible_facts{secrets}))"
+            )
             assert value == f"{{{{ {plan_line}.{INPUTS[name]} }}}}"
             assert spec[name]["required"] is True, name
         elif name == "gunicorn_secrets":

@@ -339,7 +339,8 @@ def test_headers_are_added_and_taken_away() -> None:
         (
             {"worker_class": "sync", "threads": 4},
             (
-                "flask_apps.hello: threads are for worker_class gthread, not sync; leave threads away or choose gthread"
+                "flask_apps.hello: threads are for worker_class gthread, not "
+                "sync; leave threads away or choose gthread"
             ),
         ),
         (
@@ -352,7 +353,8 @@ def test_headers_are_added_and_taken_away() -> None:
         (
             {"config": {"A": True}},
             (
-                'flask_apps.hello.config.A: YAML reads this as a truth value; quote what the app shall see, as in "on"'
+                "flask_apps.hello.config.A: YAML reads this as a truth value; "
+                'quote what the app shall see, as in "on"'
             ),
         ),
         ({"config": {"A": "a\nb"}}, "flask_apps.hello.config.A: must be one line"),
@@ -400,13 +402,15 @@ def test_a_mistake_is_one_sentence_with_the_way_out(changes: dict[str, Any], sen
         (
             "www-data",
             (
-                "flask_apps.www-data.name: 'www-data' belongs to the system; choose another, as in 'www-data-app'"
+                "flask_apps.www-data.name: 'www-data' belongs to the system; "
+                "choose another, as in 'www-data-app'"
             ),
         ),
         (
             "postgres",
             (
-                "flask_apps.postgres.name: 'postgres' belongs to the system; choose another, as in 'postgres-app'"
+                "flask_apps.postgres.name: 'postgres' belongs to the system; "
+                "choose another, as in 'postgres-app'"
             ),
         ),
         (
@@ -447,7 +451,8 @@ def test_all_mistakes_are_told_together() -> None:
         "flask_apps.other.wsgi: 'x' is not 'module:variable' or 'module:factory()'",
         "flask_apps.other: domain hello.example.org already belongs to 'hello'; each domain serves one app",
         (
-            "flask_apps.other: domain www.hello.example.org already belongs to 'hello'; each domain serves one app"
+            "flask_apps.other: domain www.hello.example.org already belongs "
+            "to 'hello'; each domain serves one app"
         ),
     ]
 

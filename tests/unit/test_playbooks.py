@@ -96,10 +96,12 @@ def test_three_typos_and_three_contradictions_are_told_together(inventory: Path)
         "flask_apps.hello.worker_class: 'gthraed' is not known, did you mean 'gthread'?",
         "flask_apps.reports.source: has both path and git; give exactly one of them",
         (
-            "flask_apps.reports: threads are for worker_class gthread, not sync; leave threads away or choose gthread"
+            "flask_apps.reports: threads are for worker_class gthread, not "
+            "sync; leave threads away or choose gthread"
         ),
         (
-            "flask_apps.reports: domain hello.example.org already belongs to 'hello'; each domain serves one app"
+            "flask_apps.reports: domain hello.example.org already belongs "
+            "to 'hello'; each domain serves one app"
         ),
     ]
     assert "UNREACHABLE" not in done.stdout
