@@ -287,6 +287,9 @@ def _install(path: str, wanted: Wanted, hashes: bool, run: Run, uv: str | None, 
         step(
             [*install, wanted.server], f"cannot install {wanted.server}, which {wanted.origin} does not bring"
         )
+    lock_file = os.path.join(path, ".lock")
+    if os.path.exists(lock_file):
+        os.unlink(lock_file)  # uv's own, for changes in place, and writable for everybody
     return builder
 
 
