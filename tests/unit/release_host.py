@@ -1,0 +1,262 @@
+"""A host without root and without systemd: files in a temporary directory, units in a dictionary."""
+
+# A stand-in takes what the real one takes, and uses less of it.
+# ruff: noqa: ARG002
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
+from ansible_collections.flaskworks.server.plugins.module_utils.release.activation import activate
+from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
+from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Host, Unit
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Release, parse
+from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Job, Outcome, stage
+from ansible_collections.flaskworks.server.plugins.module_utils.tree import Item, digest
+from ansible_collections.flaskworks.server.plugins.plugin_utils.source import Entry, Source, _items
+
+RELEASE = re.compile(r"^flask-(?P<app>[a-z]+)@(?P<release>[^.]+)\.(?P<kind>socket|service)$")
+
+
+class Killed(BaseException):
+    """What kill -9 is to the module: nothing after it runs."""
+
+
+class FakeHost(Host):
+    """Starts what it is told, answers as the staged code says, and dies at a chosen step."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        self.time = 1_780_000_000.0
+        self.states: dict[str, Unit] = {}
+        self.timers: dict[str, tuple[float, str]] = {}
+        self.steps: list[str] = []
+        self.die_after: int | None = None
+        self.probed: list[bytes] = []
+
+    # -- time and steps ----------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self.time
+
+    def clock(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += max(seconds, 0.001)
+        for name, (due, script) in list(self.timers.items()):
+            if due <= self.time:
+                del self.timers[name]
+                found = re.match(r"test (\S+) -ef (\S+) \|\| exec systemctl stop --no-block (.+)$", script)
+                assert found is not None
+                if os.path.realpath(found[1]) != os.path.realpath(found[2]):
+                    self.stop(found[3].split())
+
+    def group(self, name: str) -> int:
+        return os.getgid()
+
+    def own(self, path: str | int, gid: int) -> None:
+        assert gid >= 0
+
+    def step(self, name: str) -> None:
+        if self.die_after is not None and len(self.steps) >= self.die_after:
+            raise Killed(name)
+        self.steps.append(name)
+
+    # -- service manager ---------------------------------------------------------------------------
+
+    def units(self, patterns: Sequence[str]) -> dict[str, Unit]:
+        timers = {f"{name}.timer": Unit("active", "waiting") for name in self.timers}
+        return {**self.states, **timers}
+
+    def start(self, units: Sequence[str]) -> str | None:
+        for unit in units:
+            found = RELEASE.match(unit)
+            assert found is not None
+            place = self.root / "srv" / found["app"] / "releases" / found["release"]
+            assert (place / "release.json").exists(), "a unit was started before its release was complete"
+            broken = "import" in self.behaviour(place)
+            self.states[unit] = Unit("failed", "failed", "exit-code") if broken else Unit("active", "running")
+        return None
+
+    def stop(self, units: Sequence[str]) -> None:
+        for unit in units:
+            self.states.pop(unit, None)
+
+    kill = stop
+
+    def forget_failures(self, units: Sequence[str]) -> None:
+        for unit in units:
+            if self.states.get(unit, Unit()).active == "failed":
+                del self.states[unit]
+
+    def later(self, name: str, seconds: float, script: str, description: str) -> str | None:
+        assert "$" not in script
+        if name in self.timers:
+            return f"Unit {name}.timer was already loaded"
+        self.timers[name] = (self.time + seconds, script)
+        return None
+
+    def cancel(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.timers.pop(name, None)
+
+    def watch(self, unit: str) -> Unit:
+        return self.states.get(unit, Unit())
+
+    def journal(self, unit: str, since: float, lines: int) -> list[str]:
+        return [f"{unit} said this"]
+
+    def probe(self, path: str, request: bytes, seconds: float, abandon: Callable[[], bool]) -> Answer:
+        self.probed.append(request)
+        how = self.behaviour(Path(path).parent)
+        if "health" in how:
+            return Answer(503, "503 Service Unavailable")
+        return Answer(None, "no answer") if "import" in how else Answer(200, "200 OK")
+
+    # -- what tests ask ----------------------------------------------------------------------------
+
+    def behaviour(self, place: Path) -> str:
+        return (place / "src" / "hello.py").read_text() + (place / "environment").read_text()
+
+    def reboot(self) -> None:
+        self.states.clear()
+        self.timers.clear()
+        for link in sorted((self.root / "units").glob("*.wants/*")):
+            found = RELEASE.match(link.name)
+            assert found is not None
+            if (self.root / "srv" / found["app"] / "releases" / found["release"] / "release.json").exists():
+                self.start([link.name])
+
+    def running(self, app: str) -> set[str]:
+        found = (RELEASE.match(unit) for unit, state in self.states.items() if state.present)
+        return {one["release"] for one in found if one and one["app"] == app}
+
+
+class Bench:
+    """One host with provisioned apps, and the verbs of a deploy."""
+
+    def __init__(self, root: Path, apps: Sequence[str] = ("hello",), **settings: Any) -> None:
+        self.root = root
+        self.host = FakeHost(root)
+        self.settings = settings
+        self.code = dict.fromkeys(apps, "one")
+        self.builds = 0
+        self.uploads: list[str] = []
+        (root / "units").mkdir(parents=True)
+        (root / "etc").mkdir()
+        for app in apps:
+            (root / "srv" / app).mkdir(parents=True)
+            (root / "etc" / app).mkdir()
+            (root / "etc" / app / "gunicorn.conf.py").write_text("workers = 2\n")
+            self.set_variables(app, "FEATURE=one")
+            for kind, target in (("socket", "sockets.target"), ("service", "multi-user.target")):
+                (root / "units" / f"flask-{app}@.{kind}").write_text(
+                    f"[Unit]\n[Install]\nWantedBy={target}\n"
+                )
+
+    def set_variables(self, app: str, text: str) -> None:
+        (self.root / "etc" / app / "environment").write_text(text)
+
+    def source(self, app: str) -> Source:
+        def entry(path: str, text: str) -> Entry:
+            return Entry(path, read=text.encode)
+
+        entries = (entry("hello.py", self.code[app]), entry("static/style.css", "body {}"))
+        items: list[Item] = list(_items(entries))
+        return Source(digest(items), "", "tree", ".", "flask\n", "requirements.txt", None, entries)
+
+    def release(self, app: str) -> Release:
+        home = self.root / "srv" / app
+        data: dict[str, Any] = {
+            "name": app,
+            "unit": f"flask-{app}",
+            "account": app,
+            "home": str(home),
+            "files": [str(self.root / "etc" / app / "gunicorn.conf.py")],
+            "environment_file": str(self.root / "etc" / app / "environment"),
+            "unit_files": [
+                str(self.root / "units" / f"flask-{app}@.{kind}") for kind in ("service", "socket")
+            ],
+            "source": self.source(app).describe(),
+            "static": [{"url": "/static/", "path": "static"}],
+            "health": {"path": "/healthz", "status": 200, "timeout": 5, "interval": 0.2, "successes": 3},
+            "canonical": "hello.example.org",
+            "keep_releases": 3,
+            "linger": 4,
+            "lock_wait": 1,
+            "environment": {
+                "directory": str(home / "environments"),
+                "interpreter": "python",
+                "server": "gunicorn",
+            },
+        }
+        return parse({**data, **self.settings})
+
+    def build(self, path: str, *_given: Any, **_options: Any) -> environments.Result:
+        changed = not environments.is_complete(path)
+        if changed:
+            self.builds += 1
+            os.makedirs(os.path.join(path, "bin"))
+            Path(path, "bin", "python").touch()
+            Path(path, environments.MARKER).write_text("{}")
+        return environments.Result(path, os.path.basename(path), changed, "fake", 0.0)
+
+    def job(self, bundles: dict[str, str] | None = None, check: bool = False, who: str = "me@here") -> Job:
+        places = Places(str(self.root / "etc" / ".digest-key"), str(self.root / "units"))
+        identify = environments._own_identity
+        return Job(self.host, places, who, bundles or {}, check, self.build, lambda _path: identify())
+
+    def stage(self, check: bool = False, who: str = "me@here") -> dict[str, Outcome]:
+        """Both rounds of staging, as the action makes them."""
+        releases = [self.release(app) for app in self.code]
+        outcomes = stage(self.job(check=check, who=who), releases)
+        missing = {outcome.missing for outcome in outcomes.values() if outcome.missing}
+        if missing and not any(outcome.failure for outcome in outcomes.values()):
+            cache = self.root / "cache"
+            bundles = {
+                source.digest: str(source.bundle(cache))
+                for source in map(self.source, self.code)
+                if source.digest in missing
+            }
+            self.uploads += bundles
+            outcomes = stage(self.job(bundles, who=who), releases)
+        return outcomes
+
+    def activate(self, staged: dict[str, Outcome]) -> dict[str, Outcome]:
+        chosen = {name: str(one.release) for name, one in staged.items() if one.staged}
+        if not chosen:
+            return {}
+        return activate(self.job(), [self.release(app) for app in chosen], chosen)
+
+    def deploy(self) -> dict[str, Outcome]:
+        staged = self.stage()
+        if any(one.failure for one in staged.values()):
+            return staged
+        return self.activate(staged) or staged
+
+    # -- what tests ask ----------------------------------------------------------------------------
+
+    def pointer(self, name: str, app: str = "hello") -> str | None:
+        path = self.root / "srv" / app / name
+        return path.resolve().name if path.is_symlink() else None
+
+    def serving(self, app: str = "hello") -> str:
+        return (self.root / "srv" / app / "current" / "src" / "hello.py").read_text()
+
+    def releases(self, app: str = "hello") -> list[str]:
+        folder = self.root / "srv" / app / "releases"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+    def enabled(self, app: str = "hello") -> set[str]:
+        links = (self.root / "units").glob(f"*.wants/flask-{app}@*")
+        return {str(RELEASE.match(link.name)["release"]) for link in links}  # type: ignore[index]

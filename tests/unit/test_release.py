@@ -1,0 +1,278 @@
+"""Releases on a host, without root and without systemd."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.flaskworks.server.plugins.module_utils.release import locking
+from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import telling
+
+from tests.unit.release_host import Bench, Killed
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_first_deploy_serves(bench: Bench) -> None:
+    outcome = bench.deploy()["hello"]
+    assert outcome.changed
+    assert bench.serving() == "one"
+    assert bench.pointer("current") == outcome.release
+    assert bench.pointer("previous") is None
+    assert bench.host.running("hello") == bench.enabled() == {outcome.release}
+
+
+def test_a_release_holds_everything_that_it_runs_with(bench: Bench) -> None:
+    name = bench.deploy()["hello"].release
+    place = bench.root / "srv/hello/releases" / str(name)
+    assert (place / "static/static/style.css").read_text() == "body {}"
+    assert (place / "gunicorn.conf.py").read_text() == "workers = 2\n"
+    assert (
+        place / "environment"
+    ).read_text() == f"FEATURE=one\nFLASK_RELEASE={name}\nPYTHONPATH={place}/src\n"
+    assert (place / "environment").stat().st_mode & 0o777 == 0o600
+    assert (place / "venv/bin/python").exists()
+    assert list((place / "src/__pycache__").iterdir())
+
+
+def test_nothing_new_changes_nothing(bench: Bench) -> None:
+    first = bench.deploy()["hello"]
+    bench.host.steps.clear()
+    again = bench.deploy()["hello"]
+    assert not again.changed
+    assert again.release == first.release
+    assert bench.host.steps == []
+
+
+def test_the_old_release_drains_after_the_linger(bench: Bench) -> None:
+    old = bench.deploy()["hello"].release
+    bench.code["hello"] = "two"
+    new = bench.deploy()["hello"]
+    assert new.previous == bench.pointer("previous") == old
+    bench.host.pass_time(3.9)
+    assert bench.host.running("hello") == {old, new.release}
+    bench.host.pass_time(0.2)
+    assert bench.host.running("hello") == bench.enabled() == {new.release}
+
+
+def test_going_back_in_the_linger_keeps_what_serves(bench: Bench) -> None:
+    first = bench.deploy()["hello"].release
+    for code in ("two", "one", "three", "one"):
+        bench.code["hello"] = code
+        bench.deploy()
+        bench.host.pass_time(1)
+    bench.host.pass_time(60)
+    assert bench.pointer("current") == first
+    assert bench.host.running("hello") == {first}
+
+
+@pytest.mark.parametrize("how", ["import", "health"])
+def test_a_broken_release_leaves_no_trace(bench: Bench, how: str) -> None:
+    good = bench.deploy()["hello"].release
+    bench.code["hello"] = f"broken {how}"
+    outcome = bench.stage()["hello"]
+    assert outcome.failure is not None
+    assert "hello: " in outcome.failure
+    assert "said this" in outcome.failure
+    assert bench.releases() == [good]
+    assert bench.host.running("hello") == bench.enabled() == {good}
+    assert bench.serving() == "one"
+
+
+def test_a_broken_app_takes_the_others_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ("hello", "other", "third"))
+    assert not any(one.failure for one in bench.deploy().values())
+    before = {app: bench.pointer("current", app) for app in bench.code}
+    bench.code.update(hello="two", other="broken health", third="broken import")
+    outcomes = bench.stage()
+    assert [app for app, one in outcomes.items() if one.failure] == ["other", "third"]
+    assert not any(one.staged for one in outcomes.values())
+    assert {app: bench.pointer("current", app) for app in bench.code} == before
+    assert bench.host.running("hello") == {before["hello"]}
+    bench.uploads.clear()
+    bench.code.update(other="three", third="three")
+    bench.deploy()
+    assert bench.serving("hello") == "two"
+    assert bench.source("hello").digest not in bench.uploads
+
+
+def test_changed_variables_are_a_release_with_the_same_code(bench: Bench) -> None:
+    first = bench.deploy()["hello"].release
+    bench.uploads.clear()
+    bench.set_variables("hello", "FEATURE=two")
+    second = bench.deploy()["hello"].release
+    assert first != second
+    assert bench.uploads == []
+    assert bench.builds == 1
+    inodes = {
+        (bench.root / "srv/hello/releases" / str(name) / "src/hello.py").stat().st_ino
+        for name in (first, second)
+    }
+    assert len(inodes) == 1
+
+
+def test_damaged_code_is_sent_again(bench: Bench) -> None:
+    name = str(bench.deploy()["hello"].release)
+    (bench.root / "srv/hello/releases" / name / "src/hello.py").write_text("scribble")
+    bench.uploads.clear()
+    bench.set_variables("hello", "FEATURE=two")
+    bench.deploy()
+    assert bench.uploads == [bench.source("hello").digest]
+    assert bench.serving() == "one"
+
+
+def test_secrets_are_digested_with_a_key_of_the_host(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a", "b"):
+        bench = Bench(tmp_path / name)
+        release = bench.deploy()["hello"].release
+        record = json.loads((bench.root / "srv/hello/releases" / str(release) / "release.json").read_text())
+        digests.append(record["parts"]["variables"])
+        assert (bench.root / "etc/.digest-key").stat().st_mode & 0o777 == 0o600
+    assert digests[0] != digests[1]
+
+
+def test_check_mode_foresees_and_writes_nothing(bench: Bench) -> None:
+    outcome = bench.stage(check=True)["hello"]
+    assert outcome.changed
+    assert outcome.after["variables"] == "not digested"[:12]
+    assert bench.host.steps == []
+    assert bench.releases() == []
+    bench.deploy()
+    assert not bench.stage(check=True)["hello"].changed
+    bench.code["hello"] = "two"
+    foreseen = bench.stage(check=True)["hello"]
+    assert foreseen.changed
+    assert [key for key in foreseen.after if foreseen.after[key] != foreseen.before[key]] == ["source"]
+    assert len(bench.uploads) == 1
+
+
+def test_check_mode_on_a_bare_host(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for path in (*tmp_path.glob("etc/hello/*"), *tmp_path.glob("units/*")):
+        path.unlink()
+    (tmp_path / "etc/hello").rmdir()
+    (tmp_path / "srv/hello").rmdir()
+    assert bench.stage(check=True)["hello"].changed
+    failure = bench.stage()["hello"].failure
+    assert failure is not None
+    assert "provision the host first" in failure
+
+
+def test_a_dead_live_release_is_started_again(bench: Bench) -> None:
+    name = bench.deploy()["hello"].release
+    bench.host.states.clear()
+    outcome = bench.deploy()["hello"]
+    assert outcome.release == name
+    assert bench.host.running("hello") == {name}
+    assert bench.pointer("previous") is None
+
+
+def test_two_deploys_between_each_other(bench: Bench) -> None:
+    bench.deploy()
+    bench.code["hello"] = "mine"
+    mine = bench.stage(who="me@here")
+    bench.code["hello"] = "theirs"
+    theirs = bench.stage(who="them@there")
+    failure = bench.activate(mine)["hello"].failure
+    assert failure is not None
+    assert "them@there" in failure
+    assert bench.activate(theirs)["hello"].failure is None
+    assert bench.serving() == "theirs"
+    bench.host.pass_time(10)
+    assert bench.host.running("hello") == {theirs["hello"].release}
+
+
+def test_a_deploy_with_nothing_to_do_spares_the_candidate_of_another(bench: Bench) -> None:
+    bench.deploy()
+    bench.code["hello"] = "mine"
+    mine = bench.stage()
+    bench.code["hello"] = "one"
+    assert not bench.deploy()["hello"].changed
+    assert bench.activate(mine)["hello"].failure is None
+    assert bench.serving() == "mine"
+
+
+def test_an_abandoned_candidate_is_stopped_in_the_end(bench: Bench) -> None:
+    live = bench.deploy()["hello"].release
+    bench.code["hello"] = "abandoned"
+    bench.stage()
+    bench.code["hello"] = "one"
+    bench.host.pass_time(1000)
+    bench.deploy()
+    assert bench.host.running("hello") == {live}
+
+
+def test_the_lock_names_its_holder(bench: Bench) -> None:
+    release = bench.release("hello")
+    with locking.locked(bench.host, release, "them@there", "stage"):
+        assert "locked by them@there" in str(bench.stage()["hello"].failure)
+    bench.deploy()
+    bench.code["hello"] = "two"
+    with locking.locked(bench.host, release, "them@there", "stage"):
+        failure = bench.stage()["hello"].failure
+    assert failure is not None
+    assert "locked by them@there since 20" in failure
+
+
+def test_old_releases_and_their_environments_are_pruned(bench: Bench) -> None:
+    first = str(bench.deploy()["hello"].release)
+    for number in range(6):
+        bench.code["hello"] = f"number {number}"
+        bench.deploy()
+        bench.host.pass_time(10)
+    assert len(bench.releases()) == 3
+    assert first not in bench.releases()
+    assert bench.pointer("previous") in bench.releases()
+
+
+def test_probes_look_like_requests_through_the_proxy(bench: Bench) -> None:
+    bench.deploy()
+    assert len(bench.host.probed) == 3
+    lines = bench.host.probed[0].decode().split("\r\n")
+    assert lines[0] == "GET /healthz HTTP/1.1"
+    assert "Host: hello.example.org" in lines
+    assert "X-Forwarded-Proto: https" in lines
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_killed_at_any_step_of_a_deploy(tmp_path: Path, number: int) -> None:
+    bench = Bench(tmp_path)
+    old = bench.deploy()["hello"].release
+    bench.code["hello"] = "two"
+    bench.host.steps.clear()
+    bench.host.die_after = number
+    with contextlib.suppress(Killed):
+        bench.deploy()
+    bench.host.die_after = None
+    assert bench.serving() in ("one", "two")
+    assert bench.pointer("current") in bench.host.running("hello")
+    bench.deploy()
+    assert bench.serving() == "two"
+    bench.host.pass_time(10)
+    assert bench.host.running("hello") == bench.enabled() == {bench.pointer("current")}
+    assert old in bench.releases()
+    assert not [name for name in bench.releases() if name.startswith(".")]
+
+
+def test_the_apps_own_traceback_is_shown() -> None:
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "hello.py", line 1',
+        '  File "<frozen importlib._bootstrap>", line 1',
+        "RuntimeError: broken",
+        "[ERROR] Worker (pid:2) exited with code 3.",
+        "Traceback (most recent call last):",
+        '  File "arbiter.py", line 1',
+        "gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>",
+        "During handling of the above exception, another exception occurred:",
+        "Traceback (most recent call last):",
+        '  File "arbiter.py", line 2',
+        "gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>",
+    ]
+    assert telling(lines) == [lines[0], lines[1], lines[3], lines[4]]
