@@ -35,9 +35,7 @@ def ensure(log: Path) -> None:
             return
         if not (shutil.which("dockerd") and shutil.which("docker") and shutil.which("iptables")):
             apt_install(["docker.io", "iptables"], log)
-        if not _daemon_runs():
-            _start(log)
-        _wait()
+        _wait(None if _daemon_runs() else _start(log))
 
 
 def foresee() -> None:
@@ -70,29 +68,33 @@ def _daemon_runs() -> bool:
     return False
 
 
-def _start(log: Path) -> None:
+def _start(log: Path) -> subprocess.Popen[bytes] | None:
+    """Start the daemon; it outlives this command. None when systemd starts it."""
     if Path("/run/systemd/system").is_dir():
         run_logged(["systemctl", "start", "docker"], log)
-        return
+        return None
     Path("/var/run/docker.pid").unlink(missing_ok=True)  # left by an engine that was killed
     command = ["dockerd"]
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_CGROUPS]
     with LOG.open("ab") as output, log.open("a") as note:
         note.write(f"$ {' '.join(command)}\nthe engine's own log: {LOG}\n")
-        subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # it outlives this command
+            start_new_session=True,
             close_fds=True,
         )
 
 
-def _wait() -> None:
+def _wait(daemon: subprocess.Popen[bytes] | None) -> None:
     end = time.monotonic() + PATIENCE
     while not answers():
+        if daemon is not None and daemon.poll() is not None:
+            last = LOG.read_text(errors="replace").strip().splitlines()[-1:]
+            raise Stop(f"The Docker engine does not start here: {''.join(last)[-200:]}; its log is {LOG}")
         if time.monotonic() > end:
             raise Stop(f"The Docker engine did not answer within {PATIENCE:.0f} s; its log is {LOG}")
         time.sleep(0.2)

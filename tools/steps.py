@@ -174,10 +174,11 @@ class Runner:
         lines = self._tail(step.log, sys.maxsize)
         if not lines:
             return f"     └ no output: {step.log}"
-        first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), len(lines))
         if len(lines) > 2 * EXCERPT:
-            head = lines[max(first - 2, 0) : first + EXCERPT]
-            lines = [*head, "⋮", *lines[max(first + EXCERPT, len(lines) - EXCERPT) :]]
+            end = len(lines) - EXCERPT
+            first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), end)
+            head = lines[max(first - 2, 0) : min(first + EXCERPT, end)]
+            lines = [*head, "⋮", *lines[end:]]
         return "\n".join(["     │ " + line for line in lines] + [f"     └ whole output: {step.log}"])
 
     @staticmethod
