@@ -18,7 +18,7 @@ DOMAIN = "hello.localhost"
 """The demo's app, as inventories/demo describes it. Names under localhost need no entry in /etc/hosts."""
 
 INVENTORY = ROOT / "inventories" / "demo"
-AUTHORITY = INVENTORY / "tls" / "ca.pem"
+AUTHORITY = INVENTORY / ".tls" / "ca.pem"
 PORTS = INVENTORY / "group_vars" / "all" / "ports.yml"
 SECRETS = ROOT / ".demo"
 PLAY = ["ansible-playbook", "site.yml", "-i", "inventories/demo"]

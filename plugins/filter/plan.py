@@ -206,7 +206,7 @@ options:
         suboptions:
           provider:
             description:
-              - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(tls/)
+              - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(.tls/)
                 beside the inventory.
               - V(provided) is a pair that you have.
             type: str

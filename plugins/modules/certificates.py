@@ -137,7 +137,7 @@ EXAMPLES = r"""
 ---
 - name: Provide a key pair for two sites
   flaskworks.server.certificates:
-    authority: "{{ inventory_dir }}/tls"
+    authority: "{{ inventory_dir }}/.tls"
     certificates:
       - name: hello
         domains: [hello.example.org, www.hello.example.org]
@@ -174,7 +174,7 @@ authority:
   description: The authority, when a certificate is self-signed.
   returned: success
   type: dict
-  sample: {path: inventories/demo/tls/ca.pem, created: true, expires: "2036-11-17T09:30:00Z"}
+  sample: {path: inventories/demo/.tls/ca.pem, created: true, expires: "2036-11-17T09:30:00Z"}
 """
 
 from ansible.module_utils.basic import AnsibleModule

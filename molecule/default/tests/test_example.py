@@ -25,7 +25,7 @@ Outside = Callable[..., httpx.Client]
 
 @pytest.fixture
 def client(outside: Outside, platform: Any) -> httpx.Client:
-    return outside(platform, ca=INVENTORY / "tls/ca.pem")
+    return outside(platform, ca=INVENTORY / ".tls/ca.pem")
 
 
 def run(
