@@ -23,7 +23,9 @@ MODULE = "flaskworks.server.release"
 class ActionModule(ActionBase):
     """Stage or activate all releases of a host."""
 
-    TRANSFERS_FILES = True
+    # A directory for files is made only where bundles are too big for the arguments: making and removing one
+    # costs three round trips, and most calls need none.
+    TRANSFERS_FILES = False
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
