@@ -348,9 +348,10 @@ def _compare(request: Request, targets: Sequence[Target], check_mode: bool) -> _
     """Find what differs. Raises one TransactionError with every problem found."""
     plan = _Plan()
     problems: list[str] = []
+    made = {os.path.dirname(target.path) for target in targets if target.rule.parents}
     for target, content in zip(targets, request.contents, strict=True):
         try:
-            _compare_file(plan, target, content.encode("utf-8"), check_mode)
+            _compare_file(plan, target, content.encode("utf-8"), check_mode, made)
         except TransactionError as problem:
             problems.append(str(problem))
     wanted = {target.path for target in targets}
@@ -379,7 +380,7 @@ def _compare(request: Request, targets: Sequence[Target], check_mode: bool) -> _
     return plan
 
 
-def _compare_file(plan: _Plan, target: Target, content: bytes, check_mode: bool) -> None:
+def _compare_file(plan: _Plan, target: Target, content: bytes, check_mode: bool, made: set[str]) -> None:
     whose = target.element or "files"
     parent = os.path.dirname(target.path)
     uid, gid = _account(target.owner, "user"), _account(target.group, "group")
@@ -389,7 +390,7 @@ def _compare_file(plan: _Plan, target: Target, content: bytes, check_mode: bool)
                 f"{whose}: {parent} is not a directory, so {os.path.basename(target.path)} cannot be "
                 "installed there; move it away"
             )
-        if not check_mode and not target.rule.parents:
+        if not check_mode and parent not in made:
             raise TransactionError(
                 f"{whose}: the directory {parent} of {os.path.basename(target.path)} does not exist; "
                 "create it first"
@@ -600,10 +601,11 @@ def _create(path: str, content: bytes, mode: int, uid: int, gid: int) -> None:
         os.close(descriptor)
 
 
-def _make_parents(path: str) -> None:
+def _make_parents(paths: Sequence[str]) -> None:
     earlier = os.umask(0o022)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        for path in paths:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
     finally:
         os.umask(earlier)
 
@@ -613,12 +615,11 @@ def _beside(path: str, suffix: str) -> str:
 
 
 def _stage(plan: _Plan, steps: list[_Step]) -> None:
+    _make_parents([write.target.path for write in plan.writes if write.target.rule.parents])
     for write in plan.writes:
         staged = _beside(write.target.path, "new")
         steps.append(_Step(write.target.path, staged))
         try:
-            if write.target.rule.parents:
-                _make_parents(write.target.path)
             _create(staged, write.content, write.target.rule.mode, write.uid, write.gid)
         except OSError as error:
             raise TransactionError(

@@ -269,7 +269,7 @@ def test_purge_of_a_path_with_the_name_twice_matches_the_same_name_only(etc: Pat
 
 
 def test_a_missing_directory_is_made_on_demand_only(etc: Path) -> None:
-    wanted = request(etc, {"a": "1\n"}, [rule(etc, "sub/{name}", parents=True)])
+    wanted = request(etc, {"a": "1\n"}, [rule(etc, "sub/other"), rule(etc, "sub/{name}", parents=True)])
     assert execute(wanted, check_mode=True, run=Recorder()).changed
     assert not (etc / "sub").exists()
     execute(wanted, run=Recorder())
