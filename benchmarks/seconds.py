@@ -25,7 +25,7 @@ LINGER = 6.0
 
 def first_provisioning(host: Host, inventory: Inventory) -> dict[str, Any]:
     """Provision a bare host; note when it first answers 200 over HTTPS, the certificate being checked."""
-    authority = inventory.directory / "tls" / "ca.pem"
+    authority = inventory.directory / ".tls" / "ca.pem"
     begin = time.monotonic()
     answered: list[float] = []
     over = threading.Event()
