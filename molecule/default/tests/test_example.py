@@ -156,8 +156,7 @@ def changed(output: str) -> int:
     return sum(int(word.split("=")[1]) for word in recap.split() if word.startswith("changed="))
 
 
-@pytest.mark.parametrize("platform", ["web2.example.org"], indirect=True)
-def test_commands_of_the_readme_run_and_change_nothing(readme: list[str], platform: Any) -> None:
+def test_commands_of_the_readme_run_and_change_nothing(readme: list[str]) -> None:
     assert len(readme) == 3
     for command in readme:
         words = shlex.split(command.replace("--ask-vault-pass", f"--vault-password-file {PASSWORD}"))
@@ -166,8 +165,7 @@ def test_commands_of_the_readme_run_and_change_nothing(readme: list[str], platfo
         assert changed(done.stdout) == 0, done.stdout
 
 
-@pytest.mark.parametrize("platform", ["web2.example.org"], indirect=True)
-def test_installed_collection_does_the_same(tmp_path: Path, platform: Any) -> None:
+def test_installed_collection_does_the_same(tmp_path: Path) -> None:
     built = run(["ansible-galaxy", "collection", "build", "--output-path", str(tmp_path)])
     assert built.returncode == 0, built.stderr
     tarball = next(tmp_path.glob("flaskworks-server-*.tar.gz"))
