@@ -171,7 +171,11 @@ class Bench:
         def entry(path: str, text: str) -> Entry:
             return Entry(path, read=text.encode)
 
-        entries = (entry("hello.py", self.code[app]), entry("static/style.css", "body {}"))
+        entries = (
+            entry("hello.py", self.code[app]),
+            entry("static/mark.css", f"/* {self.code[app]} */"),
+            entry("static/style.css", "body {}"),
+        )
         items: list[Item] = list(_items(entries))
         return Source(digest(items), "", "tree", ".", "flask\n", "requirements.txt", None, entries)
 

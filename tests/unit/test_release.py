@@ -40,6 +40,24 @@ def test_a_release_holds_everything_that_it_runs_with(bench: Bench) -> None:
     assert list((place / "src/__pycache__").iterdir())
 
 
+def test_a_static_file_is_dated_by_the_release_that_brought_its_content(bench: Bench) -> None:
+    """A proxy makes its validators of time and size: equal times would serve stale copies of equal size."""
+
+    def dates() -> tuple[int, int]:
+        static = bench.root / "srv/hello/current/static/static"
+        return int((static / "style.css").stat().st_mtime), int((static / "mark.css").stat().st_mtime)
+
+    bench.deploy()
+    first = dates()
+    assert first == (1_780_000_000, 1_780_000_000)
+    bench.code["hello"] = "two"
+    bench.host.pass_time(100)
+    bench.deploy()
+    second = dates()
+    assert second[0] == first[0]
+    assert second[1] >= first[1] + 100
+
+
 def test_nothing_new_changes_nothing(bench: Bench) -> None:
     first = bench.deploy()["hello"]
     bench.host.steps.clear()

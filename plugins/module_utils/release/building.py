@@ -8,6 +8,7 @@ Everything is written into a hidden directory and renamed into place when it is 
 from __future__ import annotations
 
 import compileall
+import filecmp
 import glob
 import json
 import os
@@ -191,9 +192,25 @@ def _copy_static(host: Host, release: Release, partial: str, environment: str) -
         origin = _static_origin(release, partial, environment, static.path)
         shutil.copytree(origin, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     host.step("own static")
+    live = places.pointer(release, "current")
+    served = os.path.join(release.releases, live, "static") if live else None
     for path, is_folder in _entries(root):
         host.own(path, 0)
         os.chmod(path, 0o755 if is_folder else 0o644)
+        if not is_folder:
+            moment = _first_served(host, path, served and os.path.join(served, os.path.relpath(path, root)))
+            os.utime(path, ns=(moment, moment))
+
+
+def _first_served(host: Host, path: str, served: str | None) -> int:
+    """When this content came under this address, in nanoseconds.
+
+    Proxies make validators (ETag, Last-Modified) of a file's time and size: another content needs another
+    time, and the same content keeps its time, or browsers would fetch it again after each deploy.
+    """
+    if served and os.path.isfile(served) and filecmp.cmp(path, served, shallow=False):
+        return os.stat(served).st_mtime_ns
+    return int(host.now() * 1_000_000_000)
 
 
 def _static_origin(release: Release, partial: str, environment: str, path: str) -> str:
