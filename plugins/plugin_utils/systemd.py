@@ -39,9 +39,7 @@ def _plain(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{what} is not a text; put its value in quotes")
     if "\n" in value or "\r" in value:
-        raise ValueError(
-            f"{what} contains a line break, which systemd does not take; encode it in base64"
-        )
+        raise ValueError(f"{what} contains a line break, which systemd does not take; encode it in base64")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise ValueError(
             f"{what} contains a control character, which systemd does not take; encode it in base64"
