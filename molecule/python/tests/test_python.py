@@ -12,6 +12,7 @@ from typing import Any
 from testinfra.host import Host
 
 UV = "/usr/local/lib/flaskworks/uv/bin/uv"
+PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 LOCK = (Path(__file__).parent.parent / "reports.lock").read_text()
 
 
@@ -25,7 +26,7 @@ def build(check: bool = False, **arguments: Any) -> tuple[bool, dict[str, Any]]:
         text=True,
         check=False,
         timeout=300,
-        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", **PLAIN},
     )
     answer: dict[str, Any] = json.loads(done.stdout.partition("=> ")[2])
     return done.returncode == 0, answer
