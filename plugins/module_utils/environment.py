@@ -240,7 +240,8 @@ def _install(path: str, wanted: Wanted, hashes: bool, run: Run, uv: str | None, 
             UV_SYSTEM_CERTS="1",  # the same, as newer versions spell it
             UV_NO_PROGRESS="1",
         )
-        os.makedirs(UV_CACHE, mode=0o755, exist_ok=True)
+        os.makedirs(UV_CACHE, exist_ok=True)
+        os.chmod(UV_CACHE, 0o700)  # it may hold a private wheel; environments share its files all the same
         create = [
             uv,
             "venv",

@@ -143,6 +143,7 @@ def main() -> None:
         required_one_of=[("path", "directory")],
         supports_check_mode=True,
     )
+    os.umask(0o022)  # whatever the operator's is
     given = module.params
     try:
         wanted = environments.Wanted(

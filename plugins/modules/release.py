@@ -160,6 +160,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # whatever the operator's is: modes say who may read, and are set where it matters
     given = module.params
     releases = [parse(one) for one in given["releases"]]
     folder = tempfile.mkdtemp(prefix="flaskworks-") if given["bundles"] or given["bundle_files"] else ""

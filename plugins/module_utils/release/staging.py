@@ -424,14 +424,17 @@ def _take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Out
         outcome = outcomes[release.name]
         if outcome.failure or not outcome.staged or outcome.release is None:
             continue
-        with locked(job.host, release, job.who, "take back"):
-            waiting = places.candidate(release)
-            if (
-                outcome.release != places.pointer(release, "current")
-                and waiting
-                and waiting["release"] == outcome.release
-            ):
-                job.host.step("take back")
-                places.nominate(job.host, release, None, job.who)
-                job.host.stop(release.units(outcome.release))
+        try:
+            with locked(job.host, release, job.who, "take back"):
+                _withdraw(job, release, outcome.release)
+        except ReleaseFailure:
+            pass  # another deploy holds the app by now; the candidate is its to clear away
         outcome.staged = False
+
+
+def _withdraw(job: Job, release: Release, name: str) -> None:
+    waiting = places.candidate(release)
+    if name != places.pointer(release, "current") and waiting and waiting["release"] == name:
+        job.host.step("take back")
+        places.nominate(job.host, release, None, job.who)
+        job.host.stop(release.units(name))
