@@ -353,6 +353,11 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
         for key in ("root", "interpreter")
         if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", app[key]) or posixpath.normpath(app[key]) != app[key]
     )
+    if re.match(r"/(home|root|run|tmp|dev|proc|sys)(/|$)", app["root"]):
+        problems.append(
+            f"{where}.root: '{app['root']}' is hidden from services or does not last; "
+            "choose another, as in /srv"
+        )
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
         problems.append(
             f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'"

@@ -76,7 +76,9 @@ def test_database_was_migrated_by_the_release(client: httpx.Client) -> None:
     assert client.get("https://hello.example.org/readyz").status_code == 200
 
 
-def test_second_app_of_another_shape(client: httpx.Client) -> None:
+def test_second_app_of_another_shape(outside: Outside, platform: Any) -> None:
+    # HTTP/1.1: over HTTP/2 this client waits to send the rest of a body that the proxy has refused already.
+    client = outside(platform, ca=INVENTORY / ".tls/ca.pem", http2=False)
     assert client.get("https://notes.example.org/").status_code == 200
     assert client.get("https://notes.example.org/health/live").status_code == 200
     assert client.post("https://notes.example.org/", content=b"x" * 1_100_000).status_code == 413
