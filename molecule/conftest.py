@@ -37,7 +37,8 @@ def _platforms() -> dict[str, Platform]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that take `platform`, directly or through `host`, once for each platform."""
-    if "platform" in metafunc.fixturenames:
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "platform" in metafunc.fixturenames and "platform" not in chosen:
         names = getattr(metafunc.module, "testinfra_hosts", None) or list(_platforms())
         metafunc.parametrize("platform", names, indirect=True, scope="session")
 

@@ -28,7 +28,7 @@ HEARTBEAT = 30.0
 EXCERPT = 25
 """Lines of a failed step's output that are shown from its first complaint on, and again from its end."""
 
-_TROUBLE = re.compile(r"\[ERROR\]|^fatal: |^E  |Traceback|[Ee]rror:|^FAILED")
+_TROUBLE = re.compile(r"\[ERROR\]|^fatal: |^E  |^=+ (ERRORS|FAILURES) =|Traceback|[Ee]rror:|^FAILED")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
