@@ -23,7 +23,8 @@ def everything() -> int:
     test_bed = Step("test bed", bed.make)
     runner.together([test_bed, *static_checks(), *unit_checks()], WORKERS)
     if test_bed.error is None:
-        runner.together([scenario_step(name) for name in scenarios()], WORKERS)
+        demo = _step("demonstration", "pytest", "-q", "tests/demo")
+        runner.together([*(scenario_step(name) for name in scenarios()), demo], WORKERS)
     _remember(runner)
     return runner.summary()
 
@@ -42,7 +43,7 @@ def static_checks() -> list[Step]:
         _step("ansible-lint", "ansible-lint", "--offline"),
         # Plugins are checked under the name by which Ansible imports them.
         _step("mypy plugins", "mypy", "--strict", "-p", "ansible_collections.flaskworks.server.plugins"),
-        _step("mypy tools", "mypy", "--strict", "tools", "molecule/conftest.py"),
+        _step("mypy tools and tests", "mypy", "--strict", "tools", "tests", "benchmarks", "molecule"),
         _step("mypy sample app", "mypy", "--strict", "-p", "hello", cwd=ROOT / "sample_app"),
         _step("yamllint", "yamllint", "--strict", "."),
         _step("ruff check", "ruff", "check"),

@@ -121,7 +121,7 @@ options:
             type: str
             default: 30s
           interval:
-            description: Seconds between two probes.
+            description: Seconds to wait before asking again after an unhealthy answer.
             type: float
             default: 0.2
           successes:

@@ -174,7 +174,12 @@ def test_one_run_fetches_once(app: Path, tmp_path: Path, monkeypatch: pytest.Mon
     commit(app)
     fetches: list[str] = []
     original = module._fetch
-    monkeypatch.setattr(module, "_fetch", lambda store, url: (fetches.append(url), original(store, url)))
+
+    def counted(store: Path, url: str) -> None:
+        fetches.append(url)
+        original(store, url)
+
+    monkeypatch.setattr(module, "_fetch", counted)
     where = {"path": None, "git": str(app), "version": "main", "subdirectory": ""}
     assert read(where, tmp_path).digest == read(where, tmp_path).digest
     assert len(fetches) == 1

@@ -40,7 +40,7 @@ def converge(*arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-Stage = Callable[[str], str]
+Stage = Callable[..., str]
 
 
 @pytest.fixture

@@ -47,8 +47,10 @@ def converge(sites: list[dict[str, Any]]) -> tuple[int, str]:
 
 
 def fingerprints(host: Host) -> str:
-    return host.check_output(
-        "find /etc/nginx /etc/sysusers.d /etc/systemd/system -type f -exec sha256sum {} + | sort -k 2"
+    return str(
+        host.check_output(
+            "find /etc/nginx /etc/sysusers.d /etc/systemd/system -type f -exec sha256sum {} + | sort -k 2"
+        )
     )
 
 
