@@ -11,7 +11,7 @@ from benchmarks.goals import TIMES, Goal, goals
 WIDTH = 900
 MARGIN = 36
 INK, SOFT, FAINT = "#1d2733", "#5d6b7a", "#dde3ea"
-OURS, OTHER, MISSED = "#0f766e", "#a8b3bf", "#c2410c"
+OURS, EVEN, OTHER, MISSED = "#0f766e", "#64748b", "#a8b3bf", "#c2410c"
 SERIES = (("no_op", "no-op site.yml", OURS), ("deploy_all", "deploy of all apps", "#b45309"))
 
 
@@ -58,7 +58,7 @@ def promises(rows: Sequence[Goal], left: float, top: float, width: float) -> lis
     parts.append(line(limit, top + 32, limit, end, stroke=INK, dash="3 3"))
     for index, row in enumerate(rows):
         y = top + 46 + 44 * index
-        length = min(row.value / row.limit, 1.3) * (limit - left)
+        length = min(row.value / row.limit, 1.08) * (limit - left)
         colour = OURS if row.kept else MISSED
         parts.append(text(left, y, row.name, size=13))
         parts.append(bar(left, y + 7, limit - left, 12, FAINT))
@@ -121,7 +121,7 @@ def serving(part: dict[str, Any], left: float, top: float, width: float) -> list
     for index, each in enumerate(workloads):
         y = top + 44 + 58 * index
         ours, tutorial = each["ours"], each["tutorial"]
-        colour = OURS if each["ratio"] >= 0.995 else MISSED
+        colour = MISSED if each["ratio"] < 0.95 else OURS if each["ratio"] > 1.05 else EVEN
         parts.append(text(left, y + 21, each["name"], size=14, weight=600))
         parts.append(bar(start, y, each["ratio"] * unit, 20, colour))
         parts.append(bar(start, y + 24, unit, 8, OTHER))
