@@ -43,10 +43,9 @@ options:
       name:
         description:
           - The app's name. It is also the name of its account and group, of its directory below
-            O(_input[].root),
-            of its units (C(flask-<name>@<release>)), of its site file and of its rotation file.
-          - 1 to 31 lower-case letters, digits and hyphens, beginning with a letter; not the name of an
-            account of the system.
+            O(_input[].root), of its units (C(flask-<name>@<release>)) and of its site file.
+          - 1 to 31 lower-case letters, digits and single hyphens, beginning with a letter; not the name of
+            an account of the system.
         type: str
         required: true
       domains:
@@ -82,7 +81,7 @@ options:
             type: str
       wsgi:
         description:
-          - What gunicorn serves, C(module:variable) or C(module:factory()).
+          - What gunicorn serves, V(module:variable) or V(module:factory(\)).
           - The module is looked for in the source and in its directory C(src).
         type: str
         required: true
@@ -170,7 +169,8 @@ options:
         default: 10000
       timeout: &timeout
         description:
-          - The longest time that a request may take. The proxy answers 504 after it.
+          - The longest time that the app may be silent while it answers a request. The proxy answers 504
+            after it. An answer that keeps flowing may take longer.
           - The time a release gets to finish its requests and the time after which systemd ends it follow
             from this one.
         type: str
@@ -184,10 +184,15 @@ options:
           - Plain environment variables of the app. They can be read by everyone who can see the plan, so
             secrets belong into C(flask_secrets).
           - Values are strings or numbers. Quote C("on"), C("yes") and C("true").
+          - An app is always given C(FORWARDED_HOPS) (the number of proxies whose headers may be believed,
+            for Werkzeug's ProxyFix), C(SHARED_DIRECTORY) (where it may keep its data), C(FLASK_RELEASE) (the
+            id of the release that runs) and C(PYTHONPATH).
         type: dict
         default: {}
       secrets:
-        description: Names that must have a value in C(flask_secrets.<name>). Values never enter the plan.
+        description:
+          - Names that must have a value in C(flask_secrets.<name>). Values never enter the plan.
+          - Every name that has a value there reaches the app, also one that is not listed here.
         type: list
         elements: str
         default: [SECRET_KEY]
@@ -207,7 +212,7 @@ options:
           provider:
             description:
               - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(.tls/)
-                beside the inventory.
+                in the inventory's directory.
               - V(provided) is a pair that you have.
             type: str
             choices: [self_signed, provided]
@@ -290,7 +295,8 @@ options:
     default: {}
   secrets:
     description:
-      - C(flask_secrets), by app and name. Only the names are looked at, to refuse what is missing.
+      - C(flask_secrets), by app and name. Only the names are looked at, to refuse what is missing and to
+        tell the role gunicorn which there are.
       - When not given, secrets are not checked.
     type: dict
 seealso:
@@ -320,7 +326,7 @@ _value:
   contains:
     accounts: {description: "System users and their directories, for the role app.", type: list, elements:
       dict}
-    environments: {description: "Virtual environments, for the role deploy.", type: list, elements: dict}
+    environments: {description: "Virtual environments; releases hold theirs.", type: list, elements: dict}
     services: {description: "Settings of gunicorn and its units, for the role gunicorn.", type: list,
       elements: dict}
     releases: {description: "What is staged and how it is proven healthy, for the role deploy.", type: list,

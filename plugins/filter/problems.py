@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.plan import plan
+from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import unusable
 
 DOCUMENTATION = r"""
 ---
@@ -69,16 +70,26 @@ def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
         return [
             "flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"
         ]
+    values = (variables.get("flask_secrets") or {}) if secrets else None
     try:
-        plan(
-            variables["flask_apps"],
-            variables.get("flask_defaults"),
-            None,
-            (variables.get("flask_secrets") or {}) if secrets else None,
-        )
+        plan(variables["flask_apps"], variables.get("flask_defaults"), None, values)
     except AnsibleFilterError as error:
         return str(error).split("\n")
-    return []
+    return _problems_of_values(values or {})
+
+
+def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Tell which secrets an app could not be given. A sentence names a secret and never shows it."""
+    found = []
+    for app, values in secrets.items():
+        for name, value in values.items():
+            if not isinstance(value, str):
+                reason: str | None = "is not a text; put its value in quotes"
+            else:
+                reason = unusable(value) if value else "is empty; give it a value (ansible-vault edit)"
+            if reason:
+                found.append(f"flask_secrets.{app}.{name}: {reason}")
+    return found
 
 
 class FilterModule:

@@ -23,6 +23,7 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.description impo
     plain,
     suggestion,
 )
+from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import unusable
 
 NAME_LIMIT = 31
 """Longest name of an account that systemd-sysusers and useradd take, in characters."""
@@ -95,6 +96,7 @@ RESERVED_NAMES = frozenset(
         "docker",
         "flask",
         "flask-proxy",
+        "tls",
         "nginx",
         "apache",
         "apache2",
@@ -138,6 +140,24 @@ POLICY_HEADERS = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
 }
 
+PROXY_HEADERS = frozenset(
+    [
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "location",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-request-id",
+    ]
+)
+"""Headers of an answer that belong to the proxy, in lower case."""
+
 TLS_CIPHERS = (
     # Mozilla's guidelines 6.0, "intermediate", without DHE.
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -147,6 +167,13 @@ TLS_CIPHERS = (
     "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-CHACHA20-POLY1305",
 )
+
+# What a service cannot see (ProtectHome, PrivateTmp), what is gone after a boot, what is the system's.
+_NO_ROOT = re.compile(
+    r"/(home|root|run|tmp|var|usr|etc|boot|dev|proc|sys|bin|sbin|lib|lib64)$|"
+    r"/(home|root|run|tmp|var/tmp|var/run|usr|etc|boot|dev|proc|sys)/"
+)
+_NO_INTERPRETER = re.compile(r"/(home|root|run|tmp|var/tmp)/")
 
 _SIZE = re.compile(r"(\d{1,15})([kmg]?)")
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
@@ -194,13 +221,10 @@ def resolve(
     secret_names = _secret_names(secrets, elements, problems)
     host = _host(facts or {})
 
-    # An app that does not fit the schema is not looked at any further: what follows would only repeat it.
     described = []
     for where, element in elements:
-        found = len(problems)
         app = _describe(schema, element, shared, where, problems)
-        if len(problems) == found:
-            _check_app(app, where, problems)
+        _check_app(app, where, problems)
         if secret_names is not None:
             _check_secrets(app, secret_names, where, problems)
         described.append(app)
@@ -271,7 +295,10 @@ def _defaults(schema: Schema, defaults: object, problems: list[str]) -> dict[str
     if not isinstance(defaults, dict):
         problems.append("flask_defaults: must be a dictionary")
         return {}
-    return check(defaults, schema.defaults, "flask_defaults", problems)
+    checked = check(defaults, schema.defaults, "flask_defaults", problems)
+    if "worker_class" in checked:
+        _check_workers({"threads": None, "connections": None, **checked}, "flask_defaults", problems)
+    return checked
 
 
 def _secret_names(
@@ -319,55 +346,91 @@ def _describe(
     else:
         problems.append(f"{where}.health: must be a path or a dictionary with a 'path'")
         described["health"] = {}
-    app = fill(merge({key: value for key, value in shared.items() if key != "ports"}, described), schema.app)
+    app = fill(merge(_inherited(shared, described), described), schema.app)
     app["health"] = fill(app["health"], schema.app["health"].options)
     return app
 
 
+def _inherited(shared: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that apply to an app: not those for another worker class or provider."""
+    inherited = {key: value for key, value in shared.items() if key != "ports"}
+    kind = described.get("worker_class", shared.get("worker_class", "gthread"))
+    for key, fitting in (("threads", "gthread"), ("connections", "gevent")):
+        if kind != fitting:
+            inherited.pop(key, None)
+    own_provider = described.get("tls", {}).get("provider")
+    if own_provider not in (None, shared.get("tls", {}).get("provider", "self_signed")):
+        inherited.pop("tls", None)
+    return inherited
+
+
 def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
-    """Check what one app says, beyond types. Sizes and times become numbers on the way."""
-    _check_name(app["name"], where, problems)
-    _check_domains(app["domains"], where, problems)
-    _check_source(app, where, problems)
+    """Check what one app says, beyond types. Sizes and times become numbers on the way.
+
+    A key that the schema has refused was told already; its default stands in, or nothing when it is required.
+    """
+    told = tuple(problems)
+
+    def sound(key: str) -> bool:
+        prefixes = tuple(f"{where}.{key}{mark}" for mark in ":.[")
+        return app[key] is not None and not any(problem.startswith(prefixes) for problem in told)
+
+    if sound("name"):
+        _check_name(app["name"], where, problems)
+    if sound("domains"):
+        _check_domains(app["domains"], where, problems)
+    if sound("source"):
+        _check_source(app["source"], where, problems)
+    if sound("health"):
+        _check_health(app["health"], where, problems)
+    if sound("wsgi") and not _WSGI.fullmatch(app["wsgi"]):
+        problems.append(f"{where}.wsgi: '{app['wsgi']}' is not 'module:variable' or 'module:factory()'")
     _check_numbers(app, where, problems)
     _check_workers(app, where, problems)
     _check_variables(app, where, problems)
     _check_tls(app["tls"], where, problems)
     _check_static(app["static"], where, problems)
     _check_headers(app["headers"], where, problems)
-
-    if not _WSGI.fullmatch(app["wsgi"]):
-        problems.append(f"{where}.wsgi: '{app['wsgi']}' is not 'module:variable' or 'module:factory()'")
-    if not app["health"]["path"].startswith("/") or re.search(r"[\s\x00-\x1f\x7f]", app["health"]["path"]):
-        problems.append(
-            f"{where}.health: '{app['health']['path']}' is not a path; it "
-            "begins with a slash and has no spaces"
-        )
-    if not 100 <= app["health"]["status"] <= 599:
-        problems.append(
-            f"{where}.health.status: {app['health']['status']} is not a "
-            "status of HTTP; use one from 100 to 599"
-        )
-    problems.extend(
-        f"{where}.{key}: '{app[key]}' must be an absolute path of letters, digits and . _ + -"
-        for key in ("root", "interpreter")
-        if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", app[key]) or posixpath.normpath(app[key]) != app[key]
-    )
-    if re.match(r"/(home|root|run|tmp|dev|proc|sys)(/|$)", app["root"]):
-        problems.append(
-            f"{where}.root: '{app['root']}' is hidden from services or does not last; "
-            "choose another, as in /srv"
-        )
+    _check_paths(app, where, problems)
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
         problems.append(
             f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'"
         )
-    socket = _socket(app, RELEASE_ID)
-    if len(socket.encode()) > SOCKET_PATH_LIMIT:
+
+
+def _check_health(health: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    path = health["path"]
+    if not path.startswith("/") or re.search(r"[\s\x00-\x1f\x7f]", path):
+        problems.append(f"{where}.health: '{path}' is not a path; it begins with a slash and has no spaces")
+    if not 100 <= health["status"] <= 599:
         problems.append(
-            f"{where}: the path of its socket would have {len(socket.encode())} bytes, "
-            f"{SOCKET_PATH_LIMIT} are possible; choose a shorter name or root"
+            f"{where}.health.status: {health['status']} is not a status of HTTP; use one from 100 to 599"
         )
+
+
+def _check_paths(app: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    for key, hidden in (("root", _NO_ROOT), ("interpreter", _NO_INTERPRETER)):
+        path = app[key]
+        if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", path) or posixpath.normpath(path) != path:
+            problems.append(
+                f"{where}.{key}: '{path}' must be an absolute path of letters, digits and . _ + -"
+            )
+        elif hidden.match(path):
+            problems.append(
+                f"{where}.{key}: '{path}' belongs to the system, is hidden from services or does not last; "
+                f"choose another, as in {'/srv' if key == 'root' else '/usr/bin/python3'}"
+            )
+    if app["lock"] is not None and not _inside(app["lock"]):
+        problems.append(
+            f"{where}.lock: '{app['lock']}' must be a file inside the source, as in requirements.lock"
+        )
+    if app["name"] is not None:
+        length = len(_socket(app, RELEASE_ID).encode())
+        if length > SOCKET_PATH_LIMIT:
+            problems.append(
+                f"{where}: the path of its socket would have {length} bytes, "
+                f"{SOCKET_PATH_LIMIT} are possible; choose a shorter name or root"
+            )
 
 
 def _check_name(name: str, where: str, problems: list[str]) -> None:
@@ -390,12 +453,12 @@ def _check_name(name: str, where: str, problems: list[str]) -> None:
 
 def _check_static(static: Mapping[Any, Any], where: str, problems: list[str]) -> None:
     for url, path in static.items():
-        if not re.fullmatch(r"/([A-Za-z0-9._~-]+/)+", url) or ".." in url.split("/"):
+        if not re.fullmatch(r"/([A-Za-z0-9._~-]+/)+", str(url)) or {".", ".."} & set(str(url).split("/")):
             problems.append(
                 f"{where}.static: '{url}' must begin and end with a slash and name "
                 "at least one directory, as in /static/"
             )
-        if not isinstance(path, str) or not _inside(path):
+        if not isinstance(path, str) or not _inside(path) or path.strip("./") == "":
             problems.append(
                 f"{where}.static: '{path}' must be a path inside the source, as in src/hello/static"
             )
@@ -405,6 +468,8 @@ def _check_headers(headers: Mapping[Any, Any], where: str, problems: list[str]) 
     for name, value in headers.items():
         if not re.fullmatch(r"[A-Za-z0-9-]+", str(name)):
             problems.append(f"{where}.headers: '{name}' is not the name of a header")
+        elif str(name).lower() in PROXY_HEADERS:
+            problems.append(f"{where}.headers: {name} is set by the proxy itself; leave it away")
         elif value is not None and (
             not isinstance(value, (str, int, float)) or re.search(r'[\x00-\x1f\x7f"\\$]', str(value))
         ):
@@ -438,8 +503,7 @@ def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
     )
 
 
-def _check_source(app: dict[str, Any], where: str, problems: list[str]) -> None:
-    source = app["source"]
+def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) -> None:
     given = [key for key in ("path", "git") if source[key] is not None]
     if len(given) != 1:
         found = "has both path and git" if given else "has neither path nor git"
@@ -466,9 +530,10 @@ def _check_source(app: dict[str, Any], where: str, problems: list[str]) -> None:
         problems.append(f"{where}.source.version: '{source['version']}' is not a branch, tag or commit")
     if source["git"] is not None and (source["git"].startswith("-") or re.search(r"\s", source["git"])):
         problems.append(f"{where}.source.git: '{source['git']}' is not the address of a repository")
-    if app["lock"] is not None and not _inside(app["lock"]):
+    if source["git"] is not None and re.match(r"[a-z+]+://[^/@]*:[^/@]*@", source["git"]):
         problems.append(
-            f"{where}.lock: '{app['lock']}' must be a file inside the source, as in requirements.lock"
+            f"{where}.source.git: carries a password; "
+            "leave it to ssh or to Git's credential helper on the controller"
         )
 
 
@@ -548,8 +613,8 @@ def _check_variables(app: dict[str, Any], where: str, problems: list[str]) -> No
             )
         elif not isinstance(value, (str, int, float)):
             problems.append(f"{where}.config.{name}: must be a string or a number")
-        elif re.search(r"[\x00\r\n]", str(value)):
-            problems.append(f"{where}.config.{name}: must be one line")
+        elif unusable(str(value)):
+            problems.append(f"{where}.config.{name}: {unusable(str(value))}")
     problems.extend(
         f"{where}.secrets: '{name}' is not usable as the name of an environment variable"
         for name in app["secrets"]
@@ -695,10 +760,8 @@ def _resolve_app(
             "name": name,
             "unit": unit,
             "account": name,
-            "home": home,
             "releases": f"{home}/releases",
             "shared": f"{home}/shared",
-            "configuration": configuration,
             "logs": logs,
             "wsgi": app["wsgi"],
             "worker_class": app["worker_class"],
@@ -714,7 +777,6 @@ def _resolve_app(
             "stop_timeout": stop_timeout,
             "start_timeout": app["health"]["timeout"] + 30,
             "start_limit": {"interval": 60, "burst": 5},
-            "forwarded_hops": 1,
             "environment": {
                 **{key: str(value) for key, value in app["config"].items()},
                 "FORWARDED_HOPS": "1",
@@ -727,7 +789,6 @@ def _resolve_app(
             "unit": unit,
             "account": name,
             "home": home,
-            "configuration": configuration,
             "files": [f"{configuration}/gunicorn.conf.py"],
             "environment_file": f"{configuration}/environment",
             "unit_files": [f"/etc/systemd/system/{unit}@.service", f"/etc/systemd/system/{unit}@.socket"],
@@ -742,8 +803,6 @@ def _resolve_app(
             "canonical": canonical,
             "keep_releases": app["keep_releases"],
             "linger": 4,  # measured: with the proxy's keep-alive of 2 s, 0 failures in 473,000 requests
-            "graceful_timeout": graceful_timeout,
-            "start_timeout": app["health"]["timeout"] + 30,
             "lock_wait": app["lock_wait"],
             "environment": {key: value for key, value in environment.items() if key != "name"},
         },
@@ -786,11 +845,9 @@ def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     hsts = app["hsts"]
     if hsts is None:
         hsts = 0 if app["tls"]["provider"] == "self_signed" else 86_400
-    headers = {
-        **POLICY_HEADERS,
-        **({"Strict-Transport-Security": f"max-age={hsts}"} if hsts else {}),
-        **app["headers"],
-    }
+    policy = {**POLICY_HEADERS, **({"Strict-Transport-Security": f"max-age={hsts}"} if hsts else {})}
+    own = {str(name).lower() for name in app["headers"]}
+    headers = {**{name: value for name, value in policy.items() if name.lower() not in own}, **app["headers"]}
     return [{"name": name, "value": str(value)} for name, value in headers.items() if value not in (None, "")]
 
 

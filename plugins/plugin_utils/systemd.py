@@ -35,13 +35,19 @@ def _backslash(match: re.Match[str]) -> str:
     return f"\\{match[1]}"
 
 
+def unusable(text: str) -> str | None:
+    """Return why systemd does not take `text` as a value, or None. The reason does not show the text."""
+    if "\n" in text or "\r" in text:
+        return "contains a line break, which systemd does not take; encode it in base64"
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
+        return "contains a control character, which systemd does not take; encode it in base64"
+    return None
+
+
 def _plain(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{what} is not a text; put its value in quotes")
-    if "\n" in value or "\r" in value:
-        raise ValueError(f"{what} contains a line break, which systemd does not take; encode it in base64")
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        raise ValueError(
-            f"{what} contains a control character, which systemd does not take; encode it in base64"
-        )
+    reason = unusable(value)
+    if reason:
+        raise ValueError(f"{what} {reason}")
     return value

@@ -60,10 +60,8 @@ def test_every_path_and_limit_of_an_app() -> None:
             "name": "hello",
             "unit": "flask-hello",
             "account": "hello",
-            "home": "/srv/hello",
             "releases": "/srv/hello/releases",
             "shared": "/srv/hello/shared",
-            "configuration": "/etc/flask/hello",
             "logs": "/var/log/flask/hello",
             "wsgi": "hello:create_app()",
             "worker_class": "gthread",
@@ -79,7 +77,6 @@ def test_every_path_and_limit_of_an_app() -> None:
             "stop_timeout": 40,
             "start_timeout": 60,
             "start_limit": {"interval": 60, "burst": 5},
-            "forwarded_hops": 1,
             "environment": {
                 "FEATURE_X": "on",
                 "LEVEL": "3",
@@ -95,7 +92,6 @@ def test_every_path_and_limit_of_an_app() -> None:
             "unit": "flask-hello",
             "account": "hello",
             "home": "/srv/hello",
-            "configuration": "/etc/flask/hello",
             "files": ["/etc/flask/hello/gunicorn.conf.py"],
             "environment_file": "/etc/flask/hello/environment",
             "unit_files": [
@@ -109,8 +105,6 @@ def test_every_path_and_limit_of_an_app() -> None:
             "canonical": "hello.example.org",
             "keep_releases": 5,
             "linger": 4,
-            "graceful_timeout": 35,
-            "start_timeout": 60,
             "lock_wait": 60,
             "environment": {
                 "directory": "/srv/hello/environments",
@@ -357,7 +351,13 @@ def test_headers_are_added_and_taken_away() -> None:
                 'quote what the app shall see, as in "on"'
             ),
         ),
-        ({"config": {"A": "a\nb"}}, "flask_apps.hello.config.A: must be one line"),
+        (
+            {"config": {"A": "a\nb"}},
+            (
+                "flask_apps.hello.config.A: contains a line break, which "
+                "systemd does not take; encode it in base64"
+            ),
+        ),
         (
             {"config": {"PYTHONPATH": "x"}},
             "flask_apps.hello.config.PYTHONPATH: is set by the release itself; choose another name",
@@ -406,6 +406,7 @@ def test_a_mistake_is_one_sentence_with_the_way_out(changes: dict[str, Any], sen
                 "choose another, as in 'www-data-app'"
             ),
         ),
+        ("tls", "flask_apps.tls.name: 'tls' belongs to the system; choose another, as in 'tls-app'"),
         (
             "postgres",
             (
@@ -448,6 +449,7 @@ def test_all_mistakes_are_told_together() -> None:
     assert sentences([hello(wokers=3, timeout="soon"), hello(name="other", wsgi="x")], {"treads": 1}) == [
         "flask_defaults: unknown key 'treads', did you mean 'threads'?",
         "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?",
+        "flask_apps.hello.timeout: 'soon' is not a time; write seconds, or 30s, 5m or 1h",
         "flask_apps.other.wsgi: 'x' is not 'module:variable' or 'module:factory()'",
         "flask_apps.other: domain hello.example.org already belongs to 'hello'; each domain serves one app",
         (
@@ -455,6 +457,70 @@ def test_all_mistakes_are_told_together() -> None:
             "to 'hello'; each domain serves one app"
         ),
     ]
+
+
+def test_six_mistakes_of_one_app_are_told_together() -> None:
+    app = hello(
+        wokers=3,
+        domains=["Hello.example.org"],
+        source={"path": "app"},
+        request_limit="10q",
+        worker_class="sync",
+        threads=4,
+        workers="many",
+    )
+    assert sentences([app]) == [
+        "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?",
+        "flask_apps.hello.workers: must be a whole number, not 'many'",
+        "flask_apps.hello.domains: 'Hello.example.org' has capital letters; write 'hello.example.org'",
+        (
+            "flask_apps.hello.source.path: 'app' depends on the working directory; "
+            "write {{ inventory_dir }}/… or an absolute path"
+        ),
+        "flask_apps.hello.request_limit: '10q' is not a size; write bytes, or 512k, 10m or 1g",
+        (
+            "flask_apps.hello: threads are for worker_class gthread, not "
+            "sync; leave threads away or choose gthread"
+        ),
+    ]
+
+
+def test_defaults_for_another_worker_class_or_provider_do_not_reach_an_app() -> None:
+    defaults = {
+        "threads": 8,
+        "tls": {"provider": "provided", "fullchain": "/c.pem", "privkey": "/k.pem"},
+    }
+    resolved = plan([hello(worker_class="gevent", tls={"provider": "self_signed"})], defaults, FACTS)
+    assert resolved["services"][0]["threads"] == 1
+    assert resolved["certificates"][0]["provided"] == {"fullchain": None, "privkey": None}
+    assert sentences([HELLO], {"worker_class": "sync", "threads": 8})[0] == (
+        "flask_defaults: threads are for worker_class gthread, not sync; leave threads away or choose gthread"
+    )
+
+
+def test_a_header_replaces_that_of_the_policy_whatever_its_case() -> None:
+    headers = plan([hello(headers={"x-frame-options": "DENY"})], {}, FACTS)["sites"][0]["headers"]
+    assert [header["value"] for header in headers if header["name"].lower() == "x-frame-options"] == ["DENY"]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (None, "flask_secrets.hello.SECRET_KEY: is not a text; put its value in quotes"),
+        (12345, "flask_secrets.hello.SECRET_KEY: is not a text; put its value in quotes"),
+        ("", "flask_secrets.hello.SECRET_KEY: is empty; give it a value (ansible-vault edit)"),
+        (
+            "line\nline",
+            (
+                "flask_secrets.hello.SECRET_KEY: contains a line break, which "
+                "systemd does not take; encode it in base64"
+            ),
+        ),
+    ],
+)
+def test_a_secret_that_no_app_could_be_given(value: object, sentence: str) -> None:
+    variables = {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": value}}}
+    assert problems(["web1"], {"web1": variables}) == [sentence]
 
 
 def test_two_apps_of_one_name() -> None:
