@@ -36,5 +36,5 @@ env: ## The controller's virtual environment, .venv
 bed: ## Docker engine and images of the test hosts
 	@$(TOOLS) bed
 
-pins: ## Compile requirements.in into requirements.txt anew
+pins: ## Compile requirements.txt and the pin of uv anew
 	@$(TOOLS) pins

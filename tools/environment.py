@@ -18,7 +18,8 @@ from tools.steps import ROOT, STATE, Stop, apt_install, capture, is_root, run_lo
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements.txt"
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-UV_PIN = ROOT / "tools" / "uv.txt"
+UV_PIN = ROOT / "roles" / "python" / "files" / "uv.txt"
+"""The pin of the role python, which installs the same uv on the hosts."""
 
 NEWEST = 14
 """Newest minor version of Python 3 that ansible-core 2.21 runs on; the oldest is 11 (ansible-core 2.19)."""
@@ -83,7 +84,7 @@ def make(log: Path) -> None:
 
 
 def pins(log: Path) -> None:
-    """Compile requirements.in and tools/uv.txt anew. No index address is written into them."""
+    """Compile requirements.in and the pin of uv anew. No index address is written into them."""
     uv = _uv(log)
     common = [
         *[uv, "pip", "compile", "--quiet", "--upgrade", "--universal", "--python-version", "3.11"],
