@@ -98,6 +98,7 @@ def run_command(argv: Sequence[str], **options: object) -> subprocess.CompletedP
         "errors": "replace",
     }
     settings.update(options)
+    # mypy cannot match a dictionary of settings with the overloads of run(); text=True makes the answer str.
     return subprocess.run(list(argv), check=False, **settings)  # type: ignore[call-overload,no-any-return]
 
 

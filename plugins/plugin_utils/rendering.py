@@ -83,4 +83,5 @@ def _compile_once(templar: Templar) -> None:
     engine = getattr(templar, "_engine", None)
     compile_template = getattr(engine, "_compile_template", None)
     if callable(compile_template):
+        # union-attr: mypy forgets that an engine that has the method is not None.
         engine._compile_template = functools.cache(compile_template)  # type: ignore[union-attr]

@@ -41,6 +41,7 @@ def activate(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -
         except OSError as error:
             outcome.failure = f"{release.name}: {error.strerror}: {error.filename}"
 
+    # misc: mypy gives the default of a lambda no type.
     side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
     return outcomes
 

@@ -119,9 +119,11 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
 
     if not job.bundles and not job.check:
         # First look for code that is not on this host; nothing is begun that could wait for it.
+        # misc: mypy gives the default of a lambda no type.
         side_by_side([lambda one=release: work(one, False) for release in releases])  # type: ignore[misc]
         if any(outcome.missing or outcome.failure for outcome in outcomes.values()):
             return outcomes
+    # misc: mypy gives the default of a lambda no type.
     side_by_side([lambda one=release: work(one, True) for release in releases])  # type: ignore[misc]
     if any(outcome.failure for outcome in outcomes.values()):
         _take_back(job, releases, outcomes)
