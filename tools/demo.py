@@ -51,11 +51,17 @@ def run() -> int:
 
 
 def clean() -> int:
-    """Remove what `run` made: the container, the CA, the secrets and the file with the ports."""
+    """Remove what `run` made for itself: the container, the CA, the secrets and the file with the ports.
+
+    What the other targets use as well stays. Without an engine nothing is removed: a container whose CA and
+    secrets are gone would be half a demo.
+    """
     removed = []
     if not engine.answers():
-        print("No Docker engine answers, so no container was removed.")
-    elif _owner() == str(ROOT) and images.remove_container(CONTAINER):
+        raise Stop(
+            "No Docker engine answers, so nothing was removed; start it and run 'make demo-clean' again"
+        )
+    if _owner() == str(ROOT) and images.remove_container(CONTAINER):
         removed.append(f"container {CONTAINER}")
     for path in (AUTHORITY.parent, SECRETS):
         if path.is_dir():
@@ -66,7 +72,8 @@ def clean() -> int:
         removed.append(str(PORTS.relative_to(ROOT)))
     if PORTS.parent.is_dir() and not any(PORTS.parent.iterdir()):
         PORTS.parent.rmdir()
-    print("Removed: " + ", ".join(removed) if removed else "There was nothing to remove.")
+    print("Removed: " + ", ".join(removed) + "." if removed else "There was nothing to remove.")
+    print("Left for later: the Docker engine, its images debian and flaskworks-host, .venv, .bed.")
     return 0
 
 
