@@ -86,9 +86,10 @@ def write_secrets(inventory: Path, text: str) -> Path:
     return password
 
 
-def test_three_typos_and_three_contradictions_are_told_together(inventory: Path) -> None:
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml", "playbooks/plan.yml"])
+def test_three_typos_and_three_contradictions_are_told_together(inventory: Path, playbook: str) -> None:
     (inventory / "group_vars/flask/apps.yml").write_text(MISTAKES)
-    done = ansible("ansible-playbook", "site.yml", "-i", inventory)
+    done = ansible("ansible-playbook", playbook, "-i", inventory)
     assert done.returncode != 0
     assert sentences(done) == [
         "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?",
