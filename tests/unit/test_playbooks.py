@@ -127,12 +127,26 @@ def test_missing_vault_file(inventory: Path) -> None:
     assert done.returncode != 0
     assert sentences(done) == [
         (
-            f"flask_secrets: hello cannot start without secrets and {vault} does not exist; "
-            f"create it with 'ansible-vault create {vault}' and write "
+            f'flask_secrets: hello cannot start without secrets and "{vault}" does not exist; '
+            f"create it with 'ansible-vault create \"{vault}\"' and write "
             'flask_secrets: {hello: {SECRET_KEY: "…"}} with a key from '
             "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
         )
     ]
+
+
+def test_vault_file_in_plain_text(inventory: Path) -> None:
+    vault = inventory / "group_vars/flask/secrets.vault"
+    vault.write_text(f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n")
+    done = ansible("ansible-playbook", "site.yml", "-i", inventory)
+    assert done.returncode != 0
+    assert sentences(done) == [
+        (
+            f'flask_secrets: "{vault}" is not encrypted; run \'ansible-vault encrypt "{vault}"\', '
+            "and replace the secrets if others have seen the file"
+        )
+    ]
+    assert KEY not in done.stdout + done.stderr
 
 
 def test_locked_vault_file(inventory: Path) -> None:
@@ -141,7 +155,7 @@ def test_locked_vault_file(inventory: Path) -> None:
     assert done.returncode != 0
     assert sentences(done) == [
         (
-            f"flask_secrets: no password opens {inventory}/group_vars/flask/secrets.vault; "
+            f'flask_secrets: no password opens "{inventory}/group_vars/flask/secrets.vault"; '
             "run the same command again with --ask-vault-pass or --vault-password-file FILE"
         )
     ]
