@@ -1,3 +1,3 @@
 #!/bin/sh
-# Password of the vault file that create.yml makes for these hosts.
+# Password of group_vars/flask/secrets.vault beside this file. It protects nothing but these hosts.
 echo molecule
