@@ -1,0 +1,591 @@
+"""What the templates of the roles amount to, read back by other means than those that wrote it.
+
+One run of ansible-playbook renders all of them for hosts that do not exist, with the inputs that the roles
+take from the plan.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = {
+    path.relative_to(ROOT / "roles").as_posix(): path for path in ROOT.glob("roles/*/templates/*.j2")
+}
+
+APP = {"name": "hello", "domains": ["hello.example.org"], "source": {"path": "/code"}, "wsgi": "hello:app"}
+FULL = {
+    **APP,
+    "domains": ["hello.example.org", "www.hello.example.org"],
+    "wsgi": 'hello:create_app("50%", debug=False)',
+    "static": {"/static/": "src/hello/static", "/media/": "media"},
+    "config": {"GREETING": 'say "hi" to $USER, it\'s 100%', "zone": " two  words ", "LIMIT": 5},
+    "headers": {"Content-Security-Policy": "default-src 'self'; img-src *", "X-Frame-Options": ""},
+    "request_limit": "1m",
+    "timeout": "90s",
+    "workers": 3,
+    "threads": 4,
+    "max_requests": 500,
+    "hsts": "1h",
+}
+GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
+SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
+SECRETS = {"SECRET_KEY": 'b"ack\\slash `x` $y', "EXTRA": "1"}
+
+
+def case(app: dict[str, Any], debian: str, cmdline: str = "") -> dict[str, Any]:
+    """Return the variables of one host."""
+    return {
+        "flask_apps": [app],
+        "flask_defaults": {"ports": {"http": 8080, "https": 8443}} if app is GEVENT else {},
+        "flask_secrets": {"hello": SECRETS},
+        "facts": {
+            "distribution": "Debian",
+            "distribution_major_version": debian,
+            "processor_vcpus": 3,
+            "memtotal_mb": 4096,
+            "cmdline": {"ipv6.disable": cmdline} if cmdline else {},
+        },
+    }
+
+
+CASES = {
+    "full-13": case(FULL, "13"),
+    "full-12": case(FULL, "12"),
+    "gevent-13": case(GEVENT, "13"),
+    "gevent-12": case(GEVENT, "12"),
+    "sync-13": case(SYNC, "13", cmdline="1"),
+    "sync-12": case(SYNC, "12"),
+}
+
+Rendered = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Return every template by case and place, as in `roles/`."""
+    directory = tmp_path_factory.mktemp("rendered")
+    looked_up = {
+        name: f"{{{{ lookup('ansible.builtin.template', '{path}') }}}}" for name, path in TEMPLATES.items()
+    }
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars_files": [str(path) for path in ROOT.glob("roles/*/[dv]*s/main.yml")],
+        "vars": {
+            "ansible_facts": "{{ facts }}",
+            "app_account": "{{ app_accounts | first }}",
+            "gunicorn_service": "{{ gunicorn_services | first }}",
+            "nginx_site": "{{ nginx_sites | first }}",
+        },
+        "tasks": [
+            {"ansible.builtin.set_fact": {"rendered": looked_up}},
+            {
+                "ansible.builtin.copy": {
+                    "content": "{{ dict(groups.all | zip(texts)) | to_json }}",
+                    "dest": f"{directory}/rendered.json",
+                    "mode": "0600",
+                },
+                "run_once": True,
+                "vars": {"texts": "{{ groups.all | map('extract', hostvars, 'rendered') }}"},
+            },
+        ],
+    }
+    (directory / "play.yml").write_text(json.dumps([play]))
+    (directory / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": CASES}}))
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    program = Path(sys.executable).parent / "ansible-playbook"
+    done = subprocess.run(
+        [program, "-i", directory / "hosts.yml", "-e", json.dumps(local), directory / "play.yml"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_HOME": str(directory / ".ansible"), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    texts: Rendered = json.loads((directory / "rendered.json").read_text())
+    return texts
+
+
+def text(rendered: Rendered, name: str, case_name: str) -> str:
+    return rendered[case_name][name]
+
+
+@pytest.mark.parametrize("case_name", CASES)
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_every_file_says_whose_it_is_and_ends_as_a_text(
+    rendered: Rendered, name: str, case_name: str
+) -> None:
+    lines = text(rendered, name, case_name).split("\n")
+    assert "# Ansible managed" in lines[:3]
+    assert lines[-1] == ""
+    assert lines[-2] != ""
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b", "\n".join(lines).replace("accesslog = None", "")) is None
+
+
+# -- gunicorn --------------------------------------------------------------------------------------
+
+COMMON = {
+    "proc_name": "hello",
+    "worker_tmp_dir": "/dev/shm",
+    "keepalive": 5,
+    "forwarded_allow_ips": "",
+    "forwarder_headers": "",
+    "secure_scheme_headers": {"X-FORWARDED-PROTO": "https"},
+    "accesslog": None,
+    "errorlog": "-",
+    "control_socket_disable": True,
+}
+DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "max_requests_jitter": 1000}
+
+
+@pytest.mark.parametrize(
+    ("case_name", "own"),
+    [
+        (
+            "full-13",
+            {
+                "worker_class": "gthread",
+                "workers": 3,
+                "threads": 4,
+                "timeout": 90,
+                "graceful_timeout": 95,
+                "max_requests": 500,
+                "max_requests_jitter": 50,
+            },
+        ),
+        (
+            "gevent-13",
+            {
+                **DEFAULT_TIMES,
+                "worker_class": "gevent",
+                "workers": 2,
+                "worker_connections": 250,
+                "timeout": 1,
+                "graceful_timeout": 6,
+            },
+        ),
+        ("sync-12", {**DEFAULT_TIMES, "worker_class": "sync", "workers": 4}),
+    ],
+)
+def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {}
+    for statement in ast.parse(text(rendered, "gunicorn/templates/gunicorn.conf.py.j2", case_name)).body:
+        assert isinstance(statement, ast.Assign)
+        (target,) = statement.targets
+        assert isinstance(target, ast.Name)
+        assert target.id not in settings
+        settings[target.id] = ast.literal_eval(statement.value)
+    assert settings == {**COMMON, **own}
+
+
+def test_environment_of_an_app(rendered: Rendered) -> None:
+    assert text(rendered, "gunicorn/templates/environment.j2", "full-13") == (
+        "#\n"
+        "# Ansible managed\n"
+        "#\n"
+        'FORWARDED_HOPS="1"\n'
+        'GREETING="say \\"hi\\" to \\$USER, it\'s 100%"\n'
+        'LIMIT="5"\n'
+        'SHARED_DIRECTORY="/srv/hello/shared"\n'
+        'zone=" two  words "\n'
+        'EXTRA="1"\n'
+        'SECRET_KEY="b\\"ack\\\\slash \\`x\\` \\$y"\n'
+    )
+
+
+# -- units -----------------------------------------------------------------------------------------
+
+Sections = dict[str, dict[str, str]]
+
+
+def sections(unit: str) -> Sections:
+    """Read a unit. systemd has no comments behind values: they would be part of them."""
+    found: Sections = {}
+    section = ""
+    for line in unit.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            section = header[1]
+            assert section not in found
+            found[section] = {}
+            continue
+        key, sign, value = line.partition("=")
+        assert sign, line
+        assert re.fullmatch(r"[A-Z][A-Za-z]+", key), line
+        assert key not in found[section], line
+        assert not re.search(r"\s[#;]", value), line
+        assert not line.endswith("\\"), line
+        found[section][key] = value
+    return found
+
+
+@pytest.mark.parametrize("case_name", CASES)
+def test_sections_of_the_service(rendered: Rendered, case_name: str) -> None:
+    unit = sections(text(rendered, "gunicorn/templates/service.j2", case_name))
+    assert list(unit) == ["Unit", "Service", "Install"]
+    assert {key for key in unit["Unit"] if key.startswith("StartLimit")} == {
+        "StartLimitIntervalSec",
+        "StartLimitBurst",
+    }
+    assert unit["Unit"]["Requires"] == "flask-hello@%i.socket"
+    assert unit["Install"] == {"WantedBy": "multi-user.target"}
+    service = unit["Service"]
+    assert {
+        "Type": "notify",
+        "NotifyAccess": "main",
+        "KillMode": "mixed",
+        "Restart": "always",
+    }.items() <= service.items()
+    assert (service["User"], service["Group"]) == ("hello", "hello")
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    # A restart every second has to reach the limit within its interval, or a loop never ends.
+    assert int(service["RestartSec"]) * int(unit["Unit"]["StartLimitBurst"]) < int(
+        unit["Unit"]["StartLimitIntervalSec"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("case_name", "stop", "graceful", "start"),
+    [("full-12", 100, 95, 60), ("gevent-12", 11, 6, 60), ("sync-13", 40, 35, 60)],
+)
+def test_systemd_waits_longer_than_gunicorn(
+    rendered: Rendered, case_name: str, stop: int, graceful: int, start: int
+) -> None:
+    service = sections(text(rendered, "gunicorn/templates/service.j2", case_name))["Service"]
+    assert (int(service["TimeoutStopSec"]), int(service["TimeoutStartSec"])) == (stop, start)
+    settings = text(rendered, "gunicorn/templates/gunicorn.conf.py.j2", case_name)
+    assert f"\ngraceful_timeout = {graceful}\n" in settings
+    assert stop > graceful
+
+
+def test_command_of_the_service(rendered: Rendered) -> None:
+    service = sections(text(rendered, "gunicorn/templates/service.j2", "full-13"))["Service"]
+    assert service["ExecStart"] == (
+        "/srv/hello/releases/%i/venv/bin/gunicorn --config /srv/hello/releases/%i/gunicorn.conf.py "
+        '"hello:create_app(\\"50%%\\", debug=False)"'
+    )
+    elsewhere = sections(text(rendered, "gunicorn/templates/service.j2", "sync-13"))["Service"]
+    assert elsewhere["WorkingDirectory"] == "/mnt/apps/hello/releases/%i/src"
+    assert elsewhere["ReadWritePaths"] == "/mnt/apps/hello/shared /var/log/flask/hello"
+
+
+def test_socket_of_an_app(rendered: Rendered) -> None:
+    assert text(rendered, "gunicorn/templates/socket.j2", "full-13") == (
+        "#\n"
+        "# Ansible managed\n"
+        "#\n"
+        "[Unit]\n"
+        "Description=Socket of hello, release %i\n"
+        "\n"
+        "[Socket]\n"
+        "ListenStream=/srv/hello/releases/%i/gunicorn.sock\n"
+        "SocketUser=root\n"
+        "SocketGroup=flask-proxy\n"
+        "SocketMode=0660\n"
+        "RemoveOnStop=yes\n"
+        "# As many as gunicorn itself would let wait.\n"
+        "Backlog=2048\n"
+        "\n"
+        "[Install]\n"
+        "WantedBy=sockets.target\n"
+    )
+
+
+def test_nginx_is_started_again_after_a_crash(rendered: Rendered) -> None:
+    assert sections(text(rendered, "nginx/templates/service.conf.j2", "full-13")) == {
+        "Unit": {"StartLimitIntervalSec": "60", "StartLimitBurst": "5"},
+        "Service": {"Restart": "on-abnormal", "RestartSec": "1"},
+    }
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd's own check needs systemd")
+def test_systemd_has_nothing_against_the_units(rendered: Rendered, tmp_path: Path) -> None:
+    units = []
+    for case_name in ("full-13", "sync-13"):
+        for kind in ("service", "socket"):
+            directory = tmp_path / case_name
+            directory.mkdir(exist_ok=True)
+            unit = directory / f"flask-hello@.{kind}"
+            # The program comes with a release; here another one stands in for it.
+            content = text(rendered, f"gunicorn/templates/{kind}.j2", case_name)
+            unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", content, flags=re.MULTILINE))
+            units.append(unit)
+        command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units[-2:]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, [line for line in done.stderr.splitlines() if "flask-hello" in line]) == (
+            0,
+            [],
+        )
+
+
+# -- accounts --------------------------------------------------------------------------------------
+
+
+def test_account_of_an_app(rendered: Rendered) -> None:
+    assert text(rendered, "app/templates/sysusers.conf.j2", "full-13") == (
+        '#\n# Ansible managed\n#\n\nu hello - "Flask app hello" /srv/hello /usr/sbin/nologin\n'
+    )
+
+
+def test_directories_of_an_app(rendered: Rendered) -> None:
+    assert text(rendered, "app/templates/tmpfiles.conf.j2", "full-13") == (
+        "#\n"
+        "# Ansible managed\n"
+        "#\n"
+        "\n"
+        "# The app passes through its home and writes in shared and logs only.\n"
+        "d /srv/hello 0711 root hello -\n"
+        "d /srv/hello/shared 0750 hello hello -\n"
+        "d /etc/flask/hello 0750 root hello -\n"
+        "d /var/log/flask/hello 0750 hello hello -\n"
+    )
+
+
+def test_what_all_apps_share(rendered: Rendered) -> None:
+    def statements(name: str) -> list[str]:
+        lines = text(rendered, name, "full-13").splitlines()
+        return [line for line in lines if line and not line.startswith("#")]
+
+    assert statements("app/templates/group.conf.j2") == ["g flask-proxy -"]
+    assert statements("app/templates/state.conf.j2") == ["d /var/lib/flaskworks 0700 root root -"]
+    assert statements("nginx/templates/sysusers.conf.j2") == ["g flask-proxy -", "m www-data flask-proxy"]
+
+
+# -- nginx -----------------------------------------------------------------------------------------
+
+Directive = tuple[list[str], list[Any]]
+
+WORD = re.compile(
+    r"""\s+|\#[^\n]*|(?P<sign>[;{}])|"(?P<quoted>(?:\\.|[^"\\])*)"|'(?P<plain>[^']*)'|(?P<bare>(?:\\.|[^\s;{}"'\\])+)"""
+)
+
+
+def words(configuration: str) -> Iterator[tuple[str, bool]]:
+    """Return the words of a configuration of nginx, and whether each is one of its signs."""
+    position = 0
+    while position < len(configuration):
+        match = WORD.match(configuration, position)
+        assert match, configuration[position : position + 40]
+        position = match.end()
+        if match.lastgroup:
+            quoted = match[match.lastgroup]
+            if match.lastgroup in ("quoted", "plain"):
+                # nginx takes no word that begins right behind a quote.
+                assert position == len(configuration) or configuration[position] in " \t\n;{)", match[0]
+            yield (
+                re.sub(r"\\(.)", r"\1", quoted) if match.lastgroup == "quoted" else quoted,
+                match.lastgroup == "sign",
+            )
+
+
+def directives(configuration: str) -> list[Directive]:
+    """Read a configuration of nginx into directives, each with its arguments and its block."""
+    levels: list[list[Directive]] = [[]]
+    current: list[str] = []
+    for word, is_sign in words(configuration):
+        if not is_sign:
+            current.append(word)
+        elif word == "}":
+            assert not current, f"no semicolon behind {current}"
+            assert len(levels) > 1, "a closing brace too many"
+            levels.pop()
+        else:
+            assert current, f"a lonely {word}"
+            block: list[Directive] = []
+            levels[-1].append((current, block))
+            current = []
+            if word == "{":
+                levels.append(block)
+    assert not current
+    assert len(levels) == 1, "a closing brace is missing"
+    return levels[0]
+
+
+def every(block: list[Directive], name: str) -> list[list[str]]:
+    """Return the arguments of each directive of this name in a block."""
+    return [arguments for (found, *arguments), _block in block if found == name]
+
+
+def one(block: list[Directive], name: str) -> list[str]:
+    (arguments,) = every(block, name)
+    return arguments
+
+
+def blocks(block: list[Directive], *head: str) -> list[list[Directive]]:
+    return [inner for found, inner in block if found[: len(head)] == list(head)]
+
+
+@pytest.mark.parametrize("case_name", CASES)
+@pytest.mark.parametrize("name", ["http", "policy", "proxy", "site"])
+def test_nginx_can_read_it(rendered: Rendered, name: str, case_name: str) -> None:
+    assert directives(text(rendered, f"nginx/templates/{name}.conf.j2", case_name))
+
+
+def site(rendered: Rendered, case_name: str) -> list[Directive]:
+    return directives(text(rendered, "nginx/templates/site.conf.j2", case_name))
+
+
+def test_http2_is_spelled_as_each_release_of_debian_knows_it(rendered: Rendered) -> None:
+    policies = {
+        debian: directives(text(rendered, "nginx/templates/policy.conf.j2", f"full-{debian}"))
+        for debian in (12, 13)
+    }
+    assert every(policies[12], "http2") == []
+    assert every(policies[13], "http2") == [["on"]]
+    assert one(policies[12], "ssl_ecdh_curve") == ["X25519:prime256v1:secp384r1"]
+    assert one(policies[13], "ssl_ecdh_curve") == ["X25519MLKEM768:X25519:prime256v1:secp384r1"]
+    for policy in policies.values():
+        assert one(policy, "ssl_protocols") == ["TLSv1.2", "TLSv1.3"]
+        assert one(policy, "ssl_session_tickets") == ["off"]
+
+    servers = {debian: blocks(site(rendered, f"full-{debian}"), "server") for debian in (12, 13)}
+    assert [every(server, "listen") for server in servers[12]] == [
+        [["80"], ["[::]:80"]],
+        [["443", "ssl", "http2"], ["[::]:443", "ssl", "http2"]],
+        [["443", "ssl", "http2"], ["[::]:443", "ssl", "http2"]],
+    ]
+    assert [every(server, "listen") for server in servers[13]] == [
+        [["80"], ["[::]:80"]],
+        [["443", "ssl"], ["[::]:443", "ssl"]],
+        [["443", "ssl"], ["[::]:443", "ssl"]],
+    ]
+
+
+@pytest.mark.parametrize("case_name", CASES)
+def test_kept_connections_end_before_an_old_release_does(rendered: Rendered, case_name: str) -> None:
+    (upstream,) = blocks(site(rendered, case_name), "upstream", "flask-hello")
+    root = "/mnt/apps" if case_name.startswith("sync") else "/srv"
+    assert upstream == [
+        (["server", f"unix:{root}/hello/current/gunicorn.sock"], []),
+        (["keepalive", "32"], []),
+        (["keepalive_time", "2s"], []),
+        (["keepalive_timeout", "1s"], []),
+    ]
+
+
+def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
+    plain, others, app = blocks(site(rendered, "full-13"), "server")
+    assert one(plain, "server_name") == ["hello.example.org", "www.hello.example.org"]
+    assert one(others, "server_name") == ["www.hello.example.org"]
+    assert one(app, "server_name") == ["hello.example.org"]
+    for server in (plain, others):
+        (everything,) = blocks(server, "location", "/")
+        assert one(everything, "return") == ["308", "https://hello.example.org$request_uri"]
+    assert every(plain, "add_header") == []
+    headers = [
+        ["X-Content-Type-Options", "nosniff", "always"],
+        ["Referrer-Policy", "strict-origin-when-cross-origin", "always"],
+        ["Strict-Transport-Security", "max-age=3600", "always"],
+        ["Content-Security-Policy", "default-src 'self'; img-src *", "always"],
+    ]
+    assert every(others, "add_header") == headers
+    assert every(app, "add_header") == headers
+    for server in (others, app):
+        assert one(server, "ssl_certificate") == ["/etc/flask/tls/hello/fullchain.pem"]
+        assert one(server, "ssl_certificate_key") == ["/etc/flask/tls/hello/privkey.pem"]
+        assert every(server, "include") == [["snippets/flask-policy.conf"]]
+    for url in ("/static/", "/media/"):
+        (static,) = blocks(app, "location", "^~", url)
+        assert one(static, "root") == ["/srv/hello/current/static"]
+        assert every(static, "add_header") == []
+    (everything,) = blocks(app, "location", "/")
+    assert every(everything, "add_header") == []
+    assert every(everything, "proxy_hide_header") == [[name] for name, *_rest in headers]
+    assert one(everything, "proxy_pass") == ["http://flask-hello"]
+    assert one(everything, "proxy_read_timeout") == ["90s"]
+    assert one(app, "client_max_body_size") == ["1048576"]
+
+
+def test_a_site_with_one_name_and_no_static_files(rendered: Rendered) -> None:
+    plain, app = blocks(site(rendered, "sync-13"), "server")
+    assert every(plain, "listen") == [["80"]]
+    assert every(app, "listen") == [["443", "ssl"]]
+    assert len(blocks(app, "location")) == 1
+    assert "Strict-Transport-Security" not in [name for name, *_rest in every(app, "add_header")]
+
+
+def test_other_ports_are_part_of_the_origin(rendered: Rendered) -> None:
+    plain, app = blocks(site(rendered, "gevent-12"), "server")
+    assert every(plain, "listen") == [["8080"], ["[::]:8080"]]
+    assert every(app, "listen") == [["8443", "ssl", "http2"], ["[::]:8443", "ssl", "http2"]]
+    (everything,) = blocks(plain, "location", "/")
+    assert one(everything, "return") == ["308", "https://hello.example.org:8443$request_uri"]
+    (everything,) = blocks(app, "location", "/")
+    headers = dict(every(everything, "proxy_set_header"))
+    assert headers["Host"] == "hello.example.org:8443"
+    assert headers["X-Forwarded-Port"] == "8443"
+
+
+@pytest.mark.parametrize(
+    ("case_name", "http", "https"),
+    [
+        ("full-12", [["80"], ["[::]:80"]], [["443", "ssl", "http2"], ["[::]:443", "ssl", "http2"]]),
+        ("gevent-13", [["8080"], ["[::]:8080"]], [["8443", "ssl"], ["[::]:8443", "ssl"]]),
+        ("sync-13", [["80"]], [["443", "ssl"]]),
+    ],
+)
+def test_names_that_no_site_has_are_refused(
+    rendered: Rendered, case_name: str, http: list[list[str]], https: list[list[str]]
+) -> None:
+    shared = directives(text(rendered, "nginx/templates/http.conf.j2", case_name))
+    plain, encrypted = blocks(shared, "server")
+    assert every(plain, "listen") == [[*listen, "default_server"] for listen in http]
+    assert every(encrypted, "listen") == [[*listen, "default_server"] for listen in https]
+    assert one(encrypted, "ssl_reject_handshake") == ["on"]
+    assert [one(server, "return") for server in (plain, encrypted)] == [["421"], ["421"]]
+
+
+def test_each_line_of_the_access_log_is_an_object(rendered: Rendered) -> None:
+    shared = directives(text(rendered, "nginx/templates/http.conf.j2", "full-13"))
+    name, escape, *parts = one(shared, "log_format")
+    assert (name, escape) == ("flask", "escape=json")
+    line = re.sub(r"\$\w+", "0", "".join(parts))
+    assert {"time", "app", "client", "status", "duration", "request_id"} <= json.loads(line).keys()
+
+
+def test_nothing_that_a_client_says_of_itself_passes(rendered: Rendered) -> None:
+    headers = dict(
+        every(directives(text(rendered, "nginx/templates/proxy.conf.j2", "full-13")), "proxy_set_header")
+    )
+    assert headers["X-Forwarded-For"] == "$remote_addr"
+    assert headers["X-Forwarded-Proto"] == "$scheme"
+    assert {name for name, value in headers.items() if value == ""} == {
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Server",
+        "X-Forwarded-Protocol",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Scheme",
+        "Forwarded",
+        "Proxy",
+    }
+
+
+@pytest.mark.parametrize(
+    ("case_name", "ports"),
+    [("full-13", "sport = :80 or sport = :443"), ("gevent-13", "sport = :8080 or sport = :8443")],
+)
+def test_script_that_checks_nginx(rendered: Rendered, case_name: str, ports: str) -> None:
+    script = text(rendered, "nginx/templates/check-nginx.sh.j2", case_name)
+    done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (asked,) = re.findall(r"^ *ss (.*) \|$", script, re.MULTILINE)
+    assert shlex.split(asked) == ["-Hltnp", ports]
