@@ -278,6 +278,32 @@ def test_killed_at_any_step_of_a_deploy(tmp_path: Path, number: int) -> None:
     assert not [name for name in bench.releases() if name.startswith(".")]
 
 
+@pytest.mark.parametrize("number", range(20))
+def test_killed_at_any_step_of_the_first_deploy(tmp_path: Path, number: int) -> None:
+    bench = Bench(tmp_path)
+    bench.host.die_after = number
+    with contextlib.suppress(Killed):
+        bench.deploy()
+    bench.host.die_after = None
+    # Either nothing is promised yet, or what is promised also runs.
+    killed_at = bench.pointer("current")
+    assert killed_at is None or killed_at in bench.host.running("hello")
+    outcome = bench.deploy()["hello"]
+    assert outcome.failure is None
+    assert bench.serving() == "one"
+    assert bench.pointer("current") == (killed_at or outcome.release)
+    assert bench.pointer("previous") is None
+    bench.host.pass_time(1000)
+    assert not bench.deploy()["hello"].changed
+    assert bench.host.running("hello") == bench.enabled() == {bench.pointer("current")}
+    assert bench.releases() == [bench.pointer("current")]
+
+
+def test_the_first_deploy_was_killed_at_all_its_steps(bench: Bench) -> None:
+    bench.deploy()
+    assert 10 < len(bench.host.steps) < 20
+
+
 def test_the_apps_own_traceback_is_shown() -> None:
     lines = [
         "Traceback (most recent call last):",
