@@ -19,9 +19,10 @@ import re
 import subprocess
 import tarfile
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from ansible_collections.flaskworks.server.plugins.module_utils.tree import (
 )
 
 LOCKS = ("requirements.lock", "requirements.txt", "pyproject.toml")
+BUNDLE_LIFE = 24 * 3600  # seconds for which a bundle is kept after its last use
 GIT_TIME = 600  # seconds that one git command may take
 _COMMIT = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
 
@@ -87,7 +89,9 @@ class Source:
         path = cache / "bundles" / f"{self.digest}.tar.gz"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(path.with_suffix(".lock")):
-            if not path.exists():
+            try:
+                os.utime(path)
+            except FileNotFoundError:
                 _forget_old(path.parent)
                 partial = path.with_suffix(f".{os.getpid()}")
                 try:
@@ -95,7 +99,6 @@ class Source:
                     partial.rename(path)
                 finally:
                     partial.unlink(missing_ok=True)
-            os.utime(path)
         return path
 
 
@@ -474,11 +477,13 @@ def _pack(source: Source, path: Path) -> None:
         raise SourceFailure("the source changed while it was being packed; run again")
 
 
-def _forget_old(folder: Path, keep: int = 20) -> None:
-    """Keep the bundles used last; a host that misses one gets it packed again."""
-    bundles = sorted(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in bundles[keep:]:
-        path.unlink(missing_ok=True)
+def _forget_old(folder: Path) -> None:
+    """Remove bundles that nobody used for a day; this run and others still upload the rest."""
+    limit = time.time() - BUNDLE_LIFE
+    for path in folder.glob("*.tar.gz"):
+        with suppress(FileNotFoundError):  # another worker was faster
+            if path.stat().st_mtime < limit:
+                path.unlink()
 
 
 @contextmanager

@@ -278,3 +278,17 @@ def test_git_is_asked_for_when_it_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceFailure, match="install git"):
         read(app, tmp_path)
+
+
+def test_bundles_in_use_are_kept_however_many_there_are(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sources = [
+        Source(f"{number:064x}", "", "wheel", None, "", "hello.whl", "hello.whl", ()) for number in range(26)
+    ]
+    forgotten = sources.pop().bundle(cache)
+    os.utime(forgotten, (0, 0))
+    bundles = [source.bundle(cache) for source in sources]
+    assert all(bundle.exists() for bundle in bundles)
+    assert not forgotten.exists()
+    os.utime(bundles[0], (0, 0))
+    assert sources[0].bundle(cache).stat().st_mtime > 0
