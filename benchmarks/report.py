@@ -126,7 +126,8 @@ def _scale(part: dict[str, Any]) -> str:
             rows,
         )
         + f"\nNo-op `site.yml`, medians of {no_op['rounds']} rounds: one app {_s(no_op['one'])} s, "
-        f"{part['most']} apps {_s(no_op['many'])} s, {no_op['ratio']:.2f} times.\n\n"
+        f"{part['most']} apps {_s(no_op['many'])} s, {no_op['ratio']:.2f} times "
+        f"({', '.join(f'{ratio:.2f}' for ratio in no_op['ratios'])}).\n\n"
         f"What a no-op of {part['most']} apps sends:\n\n{tasks}\n"
     )
 

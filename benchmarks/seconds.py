@@ -76,11 +76,13 @@ def no_ops(one: Inventory, many: Inventory, rounds: int, say: Callable[[str], No
         alone.append(unchanged(play(SITE, one.directory)).seconds)
         together.append(unchanged(play(SITE, many.directory)).seconds)
         say(f"round {number}: no-op site.yml: one app {alone[-1]:.2f} s, many {together[-1]:.2f} s")
+    ratios = [after / before for after, before in zip(together, alone, strict=True)]
     return {
         "rounds": rounds,
         "one": statistics.median(alone),
         "many": statistics.median(together),
-        "ratio": statistics.median(after / before for after, before in zip(together, alone, strict=True)),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
     }
 
 
