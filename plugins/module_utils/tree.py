@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 BYTECODE_DIRECTORY = "__pycache__"
@@ -58,15 +58,49 @@ def walk(root: str) -> Iterator[Item]:
             if is_bytecode(relative):
                 continue
             if os.path.islink(path):
-                yield Item(relative, "link", False, os.readlink(path))
+                yield Item(relative, "link", False, link_target(os.readlink(path)))
             else:
                 executable = bool(os.stat(path).st_mode & 0o100)
                 yield Item(relative, "file", executable, file_digest(path))
 
 
-def leaves(path: str, target: str) -> bool:
-    """Whether a link at ``path`` (relative to the tree's root) points out of the tree."""
-    if os.path.isabs(target):
-        return True
-    landing = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    return landing == ".." or landing.startswith("../")
+def link_target(target: str) -> str:
+    """Where a link points, as tarfile writes it: newer ones leave out what a path does not need."""
+    return os.path.normpath(target)
+
+
+def landing(path: str, links: Mapping[str, str]) -> str | None:
+    """Where a path of a tree leads when every link on the way is followed; None when it leaves the tree.
+
+    A path that goes in circles lands on one of the links.
+    """
+    done: list[str] = []
+    todo = path.split("/")[::-1]
+    left = 40  # links that the kernel follows, too
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            if not done:
+                return None
+            done.pop()
+        elif part not in ("", "."):
+            done.append(part)
+            target = links.get("/".join(done))
+            if target is not None and target.startswith("/"):
+                return None
+            if target is not None and left:
+                left -= 1
+                done.pop()
+                todo += target.split("/")[::-1]
+    return "/".join(done)
+
+
+def escape(folder: str, root: str) -> str | None:
+    """The first link on the disk below ``folder`` that leads out of ``root``, if there is one."""
+    inside = os.path.realpath(root) + os.sep
+    for above, names, files in os.walk(folder):
+        for name in (*names, *files):
+            path = os.path.join(above, name)
+            if os.path.islink(path) and not (os.path.realpath(path) + os.sep).startswith(inside):
+                return os.path.relpath(path, folder)
+    return None

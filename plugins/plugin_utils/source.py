@@ -36,7 +36,8 @@ from ansible_collections.flaskworks.server.plugins.module_utils.tree import (
     Item,
     digest,
     is_bytecode,
-    leaves,
+    landing,
+    link_target,
 )
 
 LOCKS = ("requirements.lock", "requirements.txt", "pyproject.toml")
@@ -167,6 +168,7 @@ def _tree(release: Mapping[str, Any], read: Files) -> Source:
                 f"static path {static['path']} is not in the source; correct the path, "
                 "or see whether .gitignore leaves it out"
             )
+        _check_static(folder, files)
     text, origin = _requirements(release["environment"].get("lock"), files)
     uses_hashes(text, origin)
     return Source(
@@ -182,15 +184,36 @@ def _tree(release: Mapping[str, Any], read: Files) -> Source:
 
 
 def _usable(entries: Sequence[Entry]) -> Iterator[tuple[str, Entry]]:
+    links = _links(entries)
     for entry in entries:
         if is_bytecode(entry.path):
             continue
-        if entry.target is not None and leaves(entry.path, entry.target):
+        if entry.target is not None and landing(entry.path, links) is None:
             raise SourceFailure(
                 f"the link {entry.path} points to {entry.target}, outside the source; "
                 "servers would not have it: replace the link by what it points to"
             )
         yield entry.path, entry
+
+
+def _links(entries: Iterable[Entry]) -> dict[str, str]:
+    return {entry.path: entry.target for entry in entries if entry.target is not None}
+
+
+def _check_static(folder: str, files: Mapping[str, Entry]) -> None:
+    """Static files are copied, so a link among them has to lead to something that is shipped."""
+    links = _links(files.values())
+    for path in links:
+        if not path.startswith(folder):
+            continue
+        there = landing(path, links) or "."
+        if there in links or not (
+            there == "." or there in files or any(other.startswith(f"{there}/") for other in files)
+        ):
+            raise SourceFailure(
+                f"the static link {path} points to {links[path]}, which is not in the source; "
+                "correct or remove it, or see whether .gitignore leaves it out"
+            )
 
 
 def _items(entries: Iterable[Entry]) -> Iterator[Item]:
@@ -227,7 +250,7 @@ def _from_directory(path: Path) -> tuple[list[Entry], str]:
 def _entry(root: Path, name: str) -> Iterator[Entry]:
     path = root / name
     if path.is_symlink():
-        yield Entry(name, target=os.readlink(path))
+        yield Entry(name, target=link_target(os.readlink(path)))
     elif path.is_dir():
         raise SourceFailure(
             f"{name.rstrip('/')} is a git repository of its own (a submodule?), which a source cannot hold; "
@@ -329,7 +352,7 @@ def _committed(store: Path, commit: str, subdirectory: str) -> list[Entry]:
     for mode, identifier, path in rows:
         content = contents[identifier]
         if mode == "120000":
-            entries.append(Entry(path, target=os.fsdecode(content)))
+            entries.append(Entry(path, target=link_target(os.fsdecode(content))))
         else:
             entries.append(Entry(path, executable=mode == "100755", read=_constant(content)))
     return entries

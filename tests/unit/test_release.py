@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.flaskworks.server.plugins.module_utils.release import locking
+from ansible_collections.flaskworks.server.plugins.module_utils.release import building, locking
 from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import telling
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import ReleaseFailure
 
 from tests.unit.release_host import Bench, Killed
 
@@ -320,3 +321,18 @@ def test_the_apps_own_traceback_is_shown() -> None:
         "gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>",
     ]
     assert telling(lines) == [lines[0], lines[1], lines[3], lines[4]]
+
+
+def test_links_that_leave_the_source_are_refused_on_the_host(tmp_path: Path) -> None:
+    """The controller refuses them too; root copies static files, so the host does not rely on that."""
+    source = tmp_path / "src"
+    (source / "a/b/c").mkdir(parents=True)
+    (source / "static").mkdir()
+    (source / "a/b/c/up").symlink_to("../../..")
+    (source / "static/inside").symlink_to("../a")
+    building._refuse_escapes(str(source), str(source))
+    (source / "static/leak").symlink_to("../a/b/c/up/../outside")
+    with pytest.raises(ReleaseFailure, match="the link static/leak leads out of the source"):
+        building._refuse_escapes(str(source), str(source))
+    with pytest.raises(ReleaseFailure, match="the link leak leads out of the source"):
+        building._refuse_escapes(str(source / "static"), str(source))

@@ -292,3 +292,39 @@ def test_bundles_in_use_are_kept_however_many_there_are(tmp_path: Path) -> None:
     assert not forgotten.exists()
     os.utime(bundles[0], (0, 0))
     assert sources[0].bundle(cache).stat().st_mtime > 0
+
+
+def test_links_have_one_spelling_from_the_source_to_the_disk(app: Path, tmp_path: Path) -> None:
+    (app / "src/hello/static/same.css").symlink_to("./style.css")
+    (app / "src/hello/static/up.css").symlink_to("..//static/./style.css")
+    source = read(app, tmp_path)
+    commit(app)
+    where = {"path": None, "git": str(app), "version": "main", "subdirectory": ""}
+    assert read(where, tmp_path).digest == source.digest
+    unpack(str(source.bundle(tmp_path / "cache")), str(tmp_path / "there"))
+    assert digest(walk(str(tmp_path / "there"))) == source.digest
+    assert (tmp_path / "there/src/hello/static/same.css").read_text() == "body {}\n"
+    (tmp_path / "there/src/hello/static/same.css").unlink()
+    (tmp_path / "there/src/hello/static/same.css").symlink_to("./style.css")
+    assert digest(walk(str(tmp_path / "there"))) == source.digest
+
+
+def test_links_that_leave_the_source_through_others_are_refused(app: Path, tmp_path: Path) -> None:
+    (app / "a/b/c").mkdir(parents=True)
+    (app / "a/b/c/up").symlink_to("../../..")
+    (app / "src/hello/static/leak").symlink_to("../../../a/b/c/up/../../etc/hostname")
+    with pytest.raises(SourceFailure, match=r"the link src/hello/static/leak points to .*outside the source"):
+        module._files([*module._entry(app, "a/b/c/up"), *_raw(app, "src/hello/static/leak")], "")
+
+
+def _raw(root: Path, name: str) -> list[module.Entry]:
+    return [module.Entry(name, target=os.readlink(root / name))]
+
+
+@pytest.mark.parametrize("target", ["gone.css", "loop.css"])
+def test_static_links_to_nothing_are_named(app: Path, tmp_path: Path, target: str) -> None:
+    (app / "src/dangling").symlink_to("gone")
+    read(app, tmp_path)
+    (app / "src/hello/static/loop.css").symlink_to(target)
+    with pytest.raises(SourceFailure, match=r"the static link src/hello/static/loop\.css points to"):
+        read(app, tmp_path)

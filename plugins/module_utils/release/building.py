@@ -87,6 +87,7 @@ def write_release(
         unpack(str(code.bundle), source)
         if not intact(release, source):
             raise ReleaseFailure("the code arrived damaged: its digest is not that of the source; run again")
+    _refuse_escapes(source, source)
     _compile(source, os.path.join(final, "src"), os.path.join(environment, "bin", "python"), identity)
     host.step("own code")
     _own_tree(host, source, gid, 0o750, 0o640)
@@ -130,6 +131,16 @@ def unpack(bundle: str, target: str) -> None:
                 tar.extractall(target)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ReleaseFailure(f"the code cannot be unpacked ({error}); run again") from error
+
+
+def _refuse_escapes(folder: str, root: str) -> None:
+    """Static files are copied through links, by root, to where everybody may read them."""
+    link = tree.escape(folder, root)
+    if link is not None:
+        raise ReleaseFailure(
+            f"the link {link} leads out of the source; servers would not have what it points to: "
+            "replace the link by that"
+        )
 
 
 def _link(source: str, target: str) -> str:
@@ -189,7 +200,8 @@ def _copy_static(host: Host, release: Release, partial: str, environment: str) -
     for static in release.static:
         target = os.path.join(root, static.url.strip("/"))
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        origin = _static_origin(release, partial, environment, static.path)
+        root_of_origin, origin = _static_origin(release, partial, environment, static.path)
+        _refuse_escapes(origin, root_of_origin)
         shutil.copytree(origin, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     host.step("own static")
     live = places.pointer(release, "current")
@@ -213,7 +225,8 @@ def _first_served(host: Host, path: str, served: str | None) -> int:
     return int(host.now() * 1_000_000_000)
 
 
-def _static_origin(release: Release, partial: str, environment: str, path: str) -> str:
+def _static_origin(release: Release, partial: str, environment: str, path: str) -> tuple[str, str]:
+    """The directory of static files, and the tree that nothing in it may leave."""
     if release.source.kind == "tree":
         roots = [os.path.join(partial, "src")]
     else:
@@ -221,7 +234,7 @@ def _static_origin(release: Release, partial: str, environment: str, path: str) 
     for root in roots:
         found = os.path.realpath(os.path.join(root, path))
         if os.path.isdir(found) and found.startswith(os.path.realpath(root) + os.sep):
-            return found
+            return root, found
     raise ReleaseFailure(
         f"static path {path} is not in {release.source.wheel or 'the source'}; correct the path"
     )
