@@ -43,6 +43,29 @@ from ansible_collections.flaskworks.server.plugins.module_utils.tree import (
 LOCKS = ("requirements.lock", "requirements.txt", "pyproject.toml")
 BUNDLE_LIFE = 24 * 3600  # seconds for which a bundle is kept after its last use
 GIT_TIME = 600  # seconds that one git command may take
+# Read a clone that belongs to another user too, without running what its configuration names.
+TRUST = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+# What `git rev-parse --local-env-vars` names, set when a hook runs this. GIT_CONFIG_COUNT stays: it belongs
+# to no repository, and is how credentials are handed to the git of a pipeline.
+GIT_LOCAL = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_CONFIG",
+        "GIT_CONFIG_PARAMETERS",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_INTERNAL_SUPER_PREFIX",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_REPLACE_REF_BASE",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
+)
 _COMMIT = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
 
 
@@ -97,6 +120,8 @@ class Source:
                 partial = path.with_suffix(f".{os.getpid()}")
                 try:
                     _pack(self, partial)
+                    with partial.open("rb") as file:
+                        os.fsync(file.fileno())
                     partial.rename(path)
                 finally:
                     partial.unlink(missing_ok=True)
@@ -230,13 +255,11 @@ def _items(entries: Iterable[Entry]) -> Iterator[Item]:
 def _from_directory(path: Path) -> tuple[list[Entry], str]:
     """Files that git would commit: tracked ones and those that no .gitignore leaves out."""
     listing, revision = b"", ""
-    top = _git(["rev-parse", "--show-toplevel"], path, fails=True)
-    if top is not None:
-        trust = _trust(os.fsdecode(top).strip())
-        listing = _git([*trust, "ls-files", "-co", "--exclude-standard", "-z", "--deduplicate"], path) or b""
-        commit = _git([*trust, "rev-parse", "HEAD"], path, fails=True)
+    if _in_work_tree(path):
+        listing = _git([*TRUST, "ls-files", "-co", "--exclude-standard", "-z", "--deduplicate"], path) or b""
+        commit = _git([*TRUST, "rev-parse", "HEAD"], path, fails=True)
         if commit is not None and listing:
-            changed = _git([*trust, "status", "--porcelain", "-z", "--", "."], path)
+            changed = _git([*TRUST, "status", "--porcelain", "-z", "--", "."], path)
             revision = os.fsdecode(commit).strip() + ("-dirty" if changed else "")
     if not listing:
         with tempfile.TemporaryDirectory(prefix="flaskworks-") as empty:
@@ -260,9 +283,16 @@ def _entry(root: Path, name: str) -> Iterator[Entry]:
         yield Entry(name, executable=bool(path.stat().st_mode & 0o100), read=path.read_bytes)
 
 
-def _trust(top: str) -> list[str]:
-    """Read a clone that belongs to another user too, without running what its configuration names."""
-    return ["-c", f"safe.directory={top}", "-c", "core.fsmonitor=false"]
+def _in_work_tree(path: Path) -> bool:
+    """Whether git knows the directory; when git refuses, its files are not what git would commit."""
+    try:
+        _git([*TRUST, "rev-parse", "--show-toplevel"], path, hint=f"git does not read {path}")
+    except SourceFailure as error:
+        # In full, because the message about a work tree whose repository is gone begins alike.
+        if "not a git repository (or any" in str(error) and not os.path.lexists(path / ".git"):
+            return False
+        raise
+    return True
 
 
 # -- git ------------------------------------------------------------------------------------------
@@ -376,7 +406,7 @@ def _git(
     arguments: Sequence[str], where: Path, *, fails: bool = False, given: bytes | None = None, hint: str = ""
 ) -> bytes | None:
     """Run git without prompts; None instead of an error when ``fails`` says that is an answer too."""
-    settings = {key: value for key, value in os.environ.items() if not key.startswith("GIT_DIR")}
+    settings = {key: value for key, value in os.environ.items() if key not in GIT_LOCAL}
     settings.update(GIT_TERMINAL_PROMPT="0", LC_ALL="C.UTF-8", GIT_OPTIONAL_LOCKS="0")
     settings.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
     try:

@@ -328,3 +328,35 @@ def test_static_links_to_nothing_are_named(app: Path, tmp_path: Path, target: st
     (app / "src/hello/static/loop.css").symlink_to(target)
     with pytest.raises(SourceFailure, match=r"the static link src/hello/static/loop\.css points to"):
         read(app, tmp_path)
+
+
+def test_a_clone_of_another_user_is_read_as_git_sees_it(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(app, "init", "-q")
+    git(app, "add", "-f", "debug.log")
+    revision = commit(app)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    source = read(app, tmp_path)
+    assert "debug.log" in shipped(source)
+    assert source.revision == revision
+
+
+def test_a_work_tree_that_git_refuses_is_no_plain_directory(app: Path, tmp_path: Path) -> None:
+    (app / ".git").write_text(f"gitdir: {tmp_path}/gone\n")
+    with pytest.raises(SourceFailure, match=r"hello: git does not read .*app: .*not a git repository"):
+        read(app, tmp_path)
+
+
+def test_the_repository_of_a_hook_is_not_the_one_that_is_read(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = commit(app)
+    for name in ("GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY", "GIT_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    source = read(app, tmp_path)
+    assert (shipped(source), source.revision) == (WANTED, revision)
+    named = subprocess.run(
+        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
+    )
+    assert set(named.stdout.split()) - module.GIT_LOCAL == {"GIT_CONFIG_COUNT"}
