@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Deploys:
     """The directory that is deployed, and ways to deploy it."""
 
     source: Path
+    variables: dict[str, Any] = field(default_factory=dict)
 
     @property
     def module(self) -> Path:
@@ -37,7 +38,7 @@ class Deploys:
     def start(self) -> subprocess.Popen[str]:
         inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
         command = ["ansible-playbook", "-v", "-i", str(inventory), str(SCENARIO / "converge.yml")]
-        variables = json.dumps({"converge_source": str(self.source)})
+        variables = json.dumps({"converge_source": str(self.source), **self.variables})
         return subprocess.Popen(
             [*command, "-e", variables],
             stdout=subprocess.PIPE,
@@ -260,3 +261,103 @@ def test_lets_two_deploys_at_once_end_with_one_release(host: Host, deploys: Depl
     deploys.good()
     assert ask(host)["version"] == "first"
     assert settled(host)
+
+
+def forget(host: Host) -> None:
+    """Make the host one that never had a release of the app."""
+    done = host.run(
+        "systemctl stop 'flask-hello*' && systemctl reset-failed && "
+        "rm -f /etc/systemd/system/*.wants/flask-hello@* && systemctl daemon-reload && "
+        "find /srv/hello -mindepth 1 -maxdepth 1 -not -name shared -exec rm -rf {} +"
+    )
+    assert done.rc == 0, done.stderr
+    assert host.check_output("ls -A /srv/hello") == "shared"
+    assert instances(host) == set()
+
+
+def serves_or_promises_nothing(host: Host) -> bool:
+    if not host.file("/srv/hello/current").is_symlink:
+        return True
+    return bool(ask(host)["release"] == current(host))
+
+
+def finish(host: Host, deploys: Deploys) -> None:
+    """Give the same command again, and see that it leaves what an undisturbed first deploy leaves."""
+    deploys.good()
+    assert ask(host)["version"] == "one"
+    assert settled(host)
+    assert releases(host) == [current(host)]
+    assert not host.file("/srv/hello/previous").exists
+    place = host.check_output("readlink -f /srv/hello/current/venv")
+    assert host.file(f"{place}/.complete").exists
+    assert host.check_output("ls /srv/hello/environments").split() == [Path(place).name]
+    assert "changed=0" in deploys.good()
+
+
+# About when the host is reached, and while the environment is built.
+@pytest.mark.parametrize("pause", [2.0, 4.0])
+def test_recovers_from_a_killed_first_deploy(host: Host, deploys: Deploys, pause: float) -> None:
+    forget(host)
+    process = deploys.start()
+    time.sleep(pause)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert serves_or_promises_nothing(host)
+    finish(host, deploys)
+
+
+@pytest.mark.parametrize(
+    "reached",
+    [
+        "ls /srv/hello/environments/*/pyvenv.cfg",
+        "ls /srv/hello/releases/*/release.json",
+        "ls /srv/hello/releases/*/gunicorn.sock",
+    ],
+)
+def test_recovers_from_a_module_killed_in_the_first_deploy(
+    host: Host, deploys: Deploys, reached: str
+) -> None:
+    forget(host)
+    process = deploys.start()
+    kill_module(host, f"{reached} >/dev/null 2>&1", 0)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert serves_or_promises_nothing(host)
+    finish(host, deploys)
+
+
+def git(directory: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=directory, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_deploys_a_tag_of_a_repository(host: Host, deploys: Deploys) -> None:
+    """The controller fetches; of the repository the host sees one commit's files and its name."""
+    git(deploys.source, "init", "--quiet")
+    git(deploys.source, "remote", "add", "origin", "https://someone:t0ken-of-git@git.example.org/hello.git")
+    deploys.edit('VERSION = "one"', 'VERSION = "tagged"')
+    git(deploys.source, "add", ".")
+    git(deploys.source, "commit", "--quiet", "--message", "The release")
+    git(deploys.source, "tag", "v1.0")
+    revision = git(deploys.source, "rev-parse", "HEAD")
+    deploys.edit('VERSION = "tagged"', 'VERSION = "later"')
+    git(deploys.source, "commit", "--quiet", "--all", "--message", "Not released yet")
+
+    deploys.variables = {"converge_git": f"file://{deploys.source}", "converge_version": "v1.0"}
+    output = deploys.good()
+    assert ask(host)["version"] == "tagged"
+    assert settled(host)
+    record = json.loads(host.file("/srv/hello/current/release.json").content_string)
+    assert record["revision"] == revision
+    assert host.check_output("find /srv/hello/ -name .git") == ""
+    assert host.run("grep -rlF -e t0ken-of-git -e git.example.org /srv/hello /etc/flask").stdout == ""
+    assert "t0ken-of-git" not in output
+    assert "changed=0" in deploys.good()
+
+    git(deploys.source, "tag", "--force", "v1.0")
+    deploys.good()
+    assert ask(host)["version"] == "later"
