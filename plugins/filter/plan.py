@@ -120,9 +120,9 @@ options:
             type: str
             default: 30s
           interval:
-            description: Seconds to wait before asking again after an unhealthy answer.
+            description: Seconds between two probes.
             type: float
-            default: 0.2
+            default: 0.1
           successes:
             description: How many healthy answers in a row are demanded.
             type: int

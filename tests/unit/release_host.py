@@ -84,6 +84,8 @@ class FakeHost(Host):
             assert found is not None
             place = self.root / "srv" / found["app"] / "releases" / found["release"]
             assert (place / "release.json").exists(), "a unit was started before its release was complete"
+            if self.states.get(unit, Unit()).active == "deactivating":
+                continue  # the start waits for the end
             broken = "import" in self.behaviour(place)
             self.states[unit] = Unit("failed", "failed", "exit-code") if broken else Unit("active", "running")
         return None

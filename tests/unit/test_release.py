@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ansible_collections.flaskworks.server.plugins.module_utils.release import building, locking
+from ansible_collections.flaskworks.server.plugins.module_utils.release import building, gate, locking
 from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import telling
+from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Unit
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import ReleaseFailure
 
 from tests.unit.release_host import Bench, Killed
@@ -336,3 +339,66 @@ def test_links_that_leave_the_source_are_refused_on_the_host(tmp_path: Path) -> 
         building._refuse_escapes(str(source), str(source))
     with pytest.raises(ReleaseFailure, match="the link leak leads out of the source"):
         building._refuse_escapes(str(source / "static"), str(source))
+
+
+def test_a_release_that_still_ends_its_requests_is_not_started_again(bench: Bench) -> None:
+    first = str(bench.deploy()["hello"].release)
+    bench.code["hello"] = "two"
+    bench.deploy()
+    bench.host.pass_time(5)
+    service = f"flask-hello@{first}.service"
+    bench.host.states[service] = ending = Unit("deactivating", "stop-sigterm")
+    bench.code["hello"] = "one"
+    bench.uploads.clear()
+    again = bench.deploy()["hello"]
+    assert again.failure is None
+    assert again.release != first
+    assert bench.serving() == "one"
+    assert bench.uploads == []
+    assert bench.host.states[service] == ending
+
+
+def test_a_release_that_begins_to_stop_meanwhile_is_not_started_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = str(bench.deploy()["hello"].release)
+    bench.code["hello"] = "two"
+    bench.deploy()
+    service = f"flask-hello@{first}.service"
+
+    def too_late(names: Iterable[str]) -> None:
+        bench.host.timers.clear()
+        bench.host.states[service] = Unit("deactivating", "stop-sigterm")
+
+    monkeypatch.setattr(bench.host, "cancel", too_late)
+    bench.code["hello"] = "one"
+    again = bench.stage()["hello"]
+    assert again.failure is None
+    assert again.release != first
+
+
+def test_restarts_count_from_the_start_of_the_gate(bench: Bench) -> None:
+    name = bench.deploy()["hello"].release
+    service = f"flask-hello@{name}.service"
+    bench.host.states[service] = Unit("active", "running", restarts=7)
+    gate.pass_gate(bench.host, bench.release("hello"), str(name))
+
+
+def test_successes_are_apart_and_nothing_restarts_between_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(bench.deploy()["hello"].release)
+    service = f"flask-hello@{name}.service"
+    begin = bench.host.clock()
+    gate.pass_gate(bench.host, bench.release("hello"), name)
+    assert round(bench.host.clock() - begin, 3) == 0.4
+    answer = bench.host.probe
+
+    def crashing(*given: Any) -> Answer:
+        bench.host.states[service] = Unit("active", "running", restarts=len(bench.host.probed) // 2)
+        return answer(*given)
+
+    bench.host.probed.clear()
+    monkeypatch.setattr(bench.host, "probe", crashing)
+    with pytest.raises(ReleaseFailure, match="failed after the first answers"):
+        gate.pass_gate(bench.host, bench.release("hello"), name)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from .locking import utc
-from .ports import Host
+from .ports import Host, Unit
 from .request import Release, ReleaseFailure
 
 JOURNAL_LINES = 15  # that a message shows
@@ -44,11 +44,21 @@ def pass_gate(host: Host, release: Release, name: str) -> None:
     path = os.path.join(release.releases, name, "gunicorn.sock")
     probe = request(release)
 
-    def dead() -> bool:
-        unit = host.watch(service)
-        return unit.active == "failed" or unit.restarts >= RESTARTS
+    def look() -> Unit:
+        host.unwatch(service)  # what was seen a moment ago will not do
+        return host.watch(service)
 
-    last, good = "nothing yet", 0
+    restarts = (
+        look().restarts
+    )  # a count that a unit keeps while it runs, so only what is added tells something
+
+    def dead() -> bool:
+        nonlocal restarts
+        unit = host.watch(service)
+        restarts = min(restarts, unit.restarts)  # the start has set it back
+        return unit.active == "failed" or unit.restarts - restarts >= RESTARTS
+
+    last, good, since = "nothing yet", 0, 0
     try:
         while good < health.successes:
             left = limit - host.clock()
@@ -59,13 +69,18 @@ def pass_gate(host: Host, release: Release, name: str) -> None:
             answer = host.probe(path, probe, min(left, PROBE_LIMIT), dead)
             if answer.status == health.status:
                 good += 1
+                if good == 1:
+                    since = look().restarts
+                if good < health.successes:
+                    host.sleep(min(health.interval, max(limit - host.clock(), 0)))
                 continue
             good, last = 0, answer.text
             if dead():
                 raise _failure(host, release, service, started, "its service failed while starting", last)
             waiting = not os.path.exists(path)
             host.sleep(min(SOCKET_PAUSE if waiting else health.interval, max(limit - host.clock(), 0)))
-        if dead():
+        unit = look()
+        if unit.active == "failed" or unit.restarts > since:
             raise _failure(
                 host, release, service, started, "its service failed after the first answers", last
             )

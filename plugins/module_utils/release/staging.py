@@ -236,7 +236,7 @@ def _missing(release: Release, look: Look, units: Mapping[str, Unit]) -> str | N
             f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not there; provision the host first "
             "(the roles flaskworks.server.app and flaskworks.server.gunicorn write them)"
         )
-    if _live(release, look, units) or _reusable(release, look):
+    if _live(release, look, units) or _reusable(release, look, units):
         return None
     if release.source.kind == "wheel":
         whole = environments.is_complete(os.path.join(release.environments, look.environment))
@@ -244,11 +244,16 @@ def _missing(release: Release, look: Look, units: Mapping[str, Unit]) -> str | N
     return None if building.code_on_host(release) else release.source.digest
 
 
-def _reusable(release: Release, look: Look) -> str | None:
-    """A complete release that is exactly what is wanted; the live one first, then the newest."""
+def _reusable(release: Release, look: Look, units: Mapping[str, Unit]) -> str | None:
+    """A complete release that is exactly what is wanted; the live one first, then the newest.
+
+    Not one that still ends its requests: it would start again only when they are done.
+    """
     candidates = [look.current] if look.current else []
     candidates += [name for name in reversed(places.names(release)) if name != look.current]
     for name in candidates:
+        if any(units.get(unit, Unit()).active == "deactivating" for unit in release.units(name)):
+            continue
         known = places.record(release, name)
         if known and known.get("digest") == look.digest:
             if not environments.is_complete(os.path.join(release.environments, look.environment)):
@@ -264,7 +269,12 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
     if not live:  # what was seen before the lock was held will not do for a change
         units = host.units(patterns(release))
         live = _live(release, look, units)
-    chosen = look.current if live else _reusable(release, look)
+    chosen = look.current if live else _reusable(release, look, units)
+    if chosen and not live and release.drain(chosen) + ".timer" in units:
+        host.step("cancel drain")
+        host.cancel([release.drain(chosen)])
+        units = host.units(patterns(release))  # it may have begun to stop just before
+        chosen = _reusable(release, look, units)
     tidy(job, release, look.current, chosen, units, spare_candidate=live)
     if live:
         outcome.release = outcome.previous = look.current
@@ -286,9 +296,10 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
     except ReleaseFailure:
         if chosen != look.current:
             host.step("stop failed")
-            host.kill(release.units(chosen))
+            before = chosen == places.pointer(release, "previous")
+            (host.stop if before else host.kill)(release.units(chosen))  # requests may be open still
             places.nominate(host, release, None, job.who)
-            if chosen != places.pointer(release, "previous"):
+            if not before:
                 places.discard(host, release, chosen)
         raise
     finally:
@@ -299,9 +310,6 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
 
 
 def _start(host: Host, release: Release, name: str, units: Mapping[str, Unit]) -> None:
-    if release.drain(name) + ".timer" in units:
-        host.step("cancel drain")
-        host.cancel([release.drain(name)])
     if any(units.get(unit, Unit()).active == "failed" for unit in release.units(name)):
         host.forget_failures(release.units(name))
     host.step("start")
