@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -165,6 +166,24 @@ def test_commands_of_the_readme_run_and_change_nothing(readme: list[str]) -> Non
         done = run([str(INVENTORY) if word == "inventories/prod" else word for word in words])
         assert done.returncode == 0, done.stdout + done.stderr
         assert changed(done.stdout) == 0, done.stdout
+
+
+def test_check_mode_foresees_nothing_and_shows_no_secret() -> None:
+    command = ["ansible-playbook", "site.yml", "-i", str(INVENTORY), "--vault-password-file", str(PASSWORD)]
+    done = run([*command, "--check", "--diff", "-vvv"], ANSIBLE_NOCOLOR="1", ANSIBLE_INJECT_INVOCATION="1")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output.replace(CANARY, "<the secret>")
+    assert changed(done.stdout) == 0, [line for line in output.splitlines() if line.startswith("changed: ")]
+    # Arguments are shown, as older versions of ansible-core do unasked.
+    assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in output.split(), "no arguments are shown"
+    assert [line.replace(CANARY, "<the secret>") for line in output.splitlines() if CANARY in line] == []
+
+
+def test_key_generator_of_the_readme_makes_keys() -> None:
+    (command,) = set(re.findall(r"python3 -c '[^']+'", (PROJECT / "README.md").read_text()))
+    keys = [run(shlex.split(command)).stdout.strip() for _ in range(2)]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{40,}", key) for key in keys)
+    assert keys[0] != keys[1]
 
 
 def test_installed_collection_does_the_same(tmp_path: Path) -> None:
