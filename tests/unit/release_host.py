@@ -92,9 +92,12 @@ class FakeHost(Host):
 
     def stop(self, units: Sequence[str]) -> None:
         for unit in units:
-            self.states.pop(unit, None)
+            if self.states.get(unit, Unit()).active != "failed":
+                self.states.pop(unit, None)
 
-    kill = stop
+    def kill(self, units: Sequence[str]) -> None:
+        self.stop(units)
+        self.forget_failures(units)
 
     def forget_failures(self, units: Sequence[str]) -> None:
         for unit in units:

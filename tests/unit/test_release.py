@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from ansible_collections.flaskworks.server.plugins.module_utils.release import building, gate, locking
 from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import telling
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Unit
-from ansible_collections.flaskworks.server.plugins.module_utils.release.request import ReleaseFailure
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import (
+    ReleaseFailure,
+    in_words,
+)
 
 from tests.unit.release_host import Bench, Killed
 
@@ -78,7 +82,7 @@ def test_the_old_release_drains_after_the_linger(bench: Bench) -> None:
     assert new.previous == bench.pointer("previous") == old
     bench.host.pass_time(3.9)
     assert bench.host.running("hello") == {old, new.release}
-    bench.host.pass_time(0.2)
+    bench.host.pass_time(0.5)
     assert bench.host.running("hello") == bench.enabled() == {new.release}
 
 
@@ -402,3 +406,69 @@ def test_successes_are_apart_and_nothing_restarts_between_them(
     monkeypatch.setattr(bench.host, "probe", crashing)
     with pytest.raises(ReleaseFailure, match="failed after the first answers"):
         gate.pass_gate(bench.host, bench.release("hello"), name)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 30.0])
+def test_the_linger_counts_from_the_switch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    old = bench.deploy()["hello"].release
+    bench.code["hello"] = "two"
+    step = bench.host.step
+
+    def slow(name: str) -> None:
+        step(name)
+        if name == "point current":
+            bench.host.pass_time(seconds)
+
+    monkeypatch.setattr(bench.host, "step", slow)
+    new = bench.deploy()["hello"].release
+    bench.host.pass_time(3.9)
+    assert bench.host.running("hello") == {old, new}
+    bench.host.pass_time(0.5)
+    assert bench.host.running("hello") == {new}
+
+
+def test_what_was_seen_before_the_lock_is_looked_at_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other deploy has ordered the drain after this one listed the units."""
+    bench.deploy()
+    bench.code["hello"] = "two"
+    bench.deploy()
+    units, looks = bench.host.units, []
+
+    def late(patterns: Sequence[str]) -> dict[str, Unit]:
+        found = units(patterns)
+        looks.append(found)
+        return found if len(looks) > 1 else {name: one for name, one in found.items() if "drain" not in name}
+
+    monkeypatch.setattr(bench.host, "units", late)
+    bench.host.steps.clear()
+    outcome = bench.deploy()["hello"]
+    assert outcome.failure is None
+    assert not outcome.changed
+    assert bench.host.steps == []
+
+
+def test_a_failed_stray_is_forgotten(bench: Bench) -> None:
+    first = str(bench.deploy()["hello"].release)
+    for code in ("two", "three"):
+        bench.code["hello"] = code
+        bench.deploy()
+        bench.host.pass_time(10)
+    for name in (first, bench.pointer("previous")):
+        bench.host.states[f"flask-hello@{name}.service"] = Unit("failed", "failed", "exit-code")
+    bench.code["hello"] = "four"
+    bench.deploy()
+    bench.host.pass_time(10)
+    assert bench.host.running("hello") == {bench.pointer("current")}
+
+
+def test_errors_of_many_files_are_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/dangling").symlink_to("gone")
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "from", tmp_path / "to")
+    assert in_words(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path}/from/dangling'"
+    assert in_words(FileNotFoundError(2, "No such file", "there")) == "No such file: there"

@@ -5,9 +5,10 @@
 Order of events for one app, and what kill -9 leaves behind at each point:
 
 1. start the new release at boot       both start at boot; the next deploy puts that right
-2. order the old one to stop later     the order looks before it acts: what serves is never stopped
-3. ``previous`` names the old one      the old release serves
-4. ``current`` names the new one       the new release serves, the old one stops by the order of 2
+2. ``previous`` names the old one      the old release serves
+3. order the old one to stop later     the order looks before it acts: what serves is never stopped
+4. ``current`` names the new one       the new release serves, the old one stops by the order of 3
+   (when that took long: order anew)   the same, or the next deploy stops it
 5. start the old one no more at boot   put right by the next deploy
 6. prune                               hidden leftovers, removed by the next deploy
 """
@@ -22,8 +23,10 @@ from collections.abc import Mapping, Sequence
 from . import places
 from .locking import locked, utc
 from .ports import Unit
-from .request import Release, ReleaseFailure
+from .request import Release, ReleaseFailure, in_words
 from .staging import Job, Outcome, drain, patterns, running, side_by_side
+
+SWITCH = 0.25  # seconds that a switch may take before the end of the old release is ordered anew
 
 
 def activate(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -> dict[str, Outcome]:
@@ -34,35 +37,46 @@ def activate(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -
     def work(release: Release) -> None:
         outcome = outcomes[release.name]
         try:
-            with locked(job.host, release, job.who, "activate"):
-                _activate_one(job, release, staged[release.name], outcome, units)
+            with locked(job.host, release, job.who, "activate") as waited:
+                _activate_one(job, release, staged[release.name], outcome, None if waited else units)
         except ReleaseFailure as error:
             outcome.failure = f"{release.name}: {error}"
         except OSError as error:
-            outcome.failure = f"{release.name}: {error.strerror}: {error.filename}"
+            outcome.failure = f"{release.name}: {in_words(error)}"
 
     # misc: mypy gives the default of a lambda no type.
     side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
     return outcomes
 
 
-def _activate_one(job: Job, release: Release, name: str, outcome: Outcome, units: Mapping[str, Unit]) -> None:
+def _activate_one(
+    job: Job, release: Release, name: str, outcome: Outcome, seen: Mapping[str, Unit] | None
+) -> None:
     host = job.host
     old = places.pointer(release, "current")
+    units = seen
+    if units is None or running(release, units) - {old, name}:
+        units = host.units(patterns(release))  # what was seen before the lock was held will not do
     outcome.release, outcome.previous = name, old
     _require_staged(release, name, old, units)
-    begin = host.clock()
+    begin = ordered = host.clock()
     places.enable(host, release, job.places, name)
     if old != name:
         if old is not None:
             if release.drain(old) + ".timer" in units:
                 host.step("cancel drain")
                 host.cancel([release.drain(old)])
-            host.step("order drain")
-            drain(host, release, old)
             places.point(host, release, "previous", old)
+            host.step("order drain")
+            ordered = host.clock()
+            drain(host, release, old, SWITCH)
         places.point(host, release, "current", name)
+        places.sync_directory(release.home)
         outcome.changed = True
+        if old is not None and host.clock() - ordered > SWITCH:  # the linger counts from the switch
+            host.step("order drain anew")
+            host.cancel([release.drain(old)])
+            drain(host, release, old)
     outcome.seconds["switch"] = round(host.clock() - begin, 3)
     places.disable_others(host, release, job.places, [name])
     places.nominate(host, release, None, job.who)

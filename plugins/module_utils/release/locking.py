@@ -26,8 +26,8 @@ def utc(seconds: float) -> str:
 
 
 @contextmanager
-def locked(host: Host, release: Release, who: str, what: str) -> Iterator[None]:
-    """Hold the app's lock; wait for it at most ``lock_wait`` seconds."""
+def locked(host: Host, release: Release, who: str, what: str) -> Iterator[bool]:
+    """Hold the app's lock; wait for it at most ``lock_wait`` seconds. Says whether another one held it."""
     path = os.path.join(release.home, LOCK)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -38,7 +38,9 @@ def locked(host: Host, release: Release, who: str, what: str) -> Iterator[None]:
         ) from None
     try:
         limit = host.clock() + release.lock_wait
+        waited = False
         while not _try(handle):
+            waited = True
             if host.clock() >= limit:
                 raise ReleaseFailure(
                     f"locked by {_holder(path)}; waited {release.lock_wait:.0f} s: "
@@ -48,7 +50,7 @@ def locked(host: Host, release: Release, who: str, what: str) -> Iterator[None]:
         content = json.dumps({"who": who, "what": what, "since": utc(host.now()), "pid": os.getpid()})
         os.ftruncate(handle, 0)
         os.pwrite(handle, content.encode(), 0)
-        yield
+        yield waited
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)

@@ -47,7 +47,7 @@ def digest_key(host: Host, places: Places, create: bool) -> bytes:
         if not create:
             return b""
     host.step("digest key")
-    partial = f"{places.digest_key}.{os.getpid()}"
+    partial = f"{places.digest_key}.{secrets.token_hex(8)}"
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(secrets.token_hex(32).encode())
@@ -135,14 +135,13 @@ def pointer(release: Release, name: str) -> str | None:
 
 
 def point(host: Host, release: Release, name: str, target: str) -> None:
-    """Let ``current`` or ``previous`` name a release, atomically."""
+    """Let ``current`` or ``previous`` name a release, atomically. The caller syncs the directory."""
     partial = os.path.join(release.home, f".{name}.partial")
     if os.path.lexists(partial):
         os.unlink(partial)
     os.symlink(f"releases/{target}", partial)
     host.step(f"point {name}")
     os.rename(partial, os.path.join(release.home, name))
-    sync_directory(release.home)
 
 
 def candidate(release: Release) -> dict[str, Any] | None:

@@ -14,6 +14,16 @@ class ReleaseFailure(Exception):
     """Something that stops one app; the text is a sentence for the operator."""
 
 
+def in_words(error: OSError) -> str:
+    """What went wrong and with which file, also where many files did (shutil.Error)."""
+    if error.strerror:
+        return f"{error.strerror}: {error.filename}"
+    several = error.args[0] if error.args else None
+    if isinstance(several, list):
+        return "; ".join(str(one[-1]) for one in several)
+    return str(error)
+
+
 @dataclass(frozen=True)
 class Source:
     """The code: its digest, where it came from, and what it needs."""

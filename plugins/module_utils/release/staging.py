@@ -28,7 +28,7 @@ from .gate import pass_gate
 from .locking import locked
 from .places import Places
 from .ports import Host, Unit
-from .request import Release, ReleaseFailure
+from .request import Release, ReleaseFailure, in_words
 
 CANDIDATE_LIFE = 900  # seconds for which a deploy that has nothing to do spares the candidate of another
 WORKERS = 6
@@ -113,9 +113,7 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
         except (ReleaseFailure, environments.EnvironmentFailure) as error:
             outcome.failure = f"{release.name}: {error}"
         except OSError as error:
-            outcome.failure = (
-                f"{release.name}: {error.strerror}: {error.filename}; nothing that serves was touched"
-            )
+            outcome.failure = f"{release.name}: {in_words(error)}; nothing that serves was touched"
 
     if not job.bundles and not job.check:
         # First look for code that is not on this host; nothing is begun that could wait for it.
@@ -181,7 +179,9 @@ def _guarded(
         else:
             outcome.missing = _missing(release, look, units)
         return
-    with locked(job.host, release, job.who, "stage"):
+    with locked(job.host, release, job.who, "stage") as waited:
+        if waited:
+            units = job.host.units(patterns(release))
         _stage_one(job, release, outcome, _look(release, identity, key), units)
 
 
@@ -266,7 +266,8 @@ def _reusable(release: Release, look: Look, units: Mapping[str, Unit]) -> str | 
 def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: Mapping[str, Unit]) -> None:
     host = job.host
     live = _live(release, look, units)
-    if not live:  # what was seen before the lock was held will not do for a change
+    if not live or running(release, units) != {look.current}:
+        # What was seen before the lock was held will not do for a change.
         units = host.units(patterns(release))
         live = _live(release, look, units)
     chosen = look.current if live else _reusable(release, look, units)
@@ -398,10 +399,13 @@ def tidy(
         if release.drain(name) + ".timer" in units:
             continue
         host.step("reap")
-        if name == previous:  # connections may be open still: the switch may have been a moment ago
-            drain(host, release, name)
+        states = [units.get(unit, Unit()) for unit in release.units(name)]
+        if name == previous and any(state.up for state in states):
+            drain(host, release, name)  # connections may be open still: the switch may have been just before
         else:
             host.stop(release.units(name))
+        if any(state.active == "failed" for state in states):
+            host.forget_failures(release.units(name))  # or it would never be pruned
     if current:
         places.enable(host, release, job.places, current)
         places.disable_others(host, release, job.places, [current])
@@ -416,15 +420,15 @@ def running(release: Release, units: Mapping[str, Unit]) -> set[str]:
     return found
 
 
-def drain(host: Host, release: Release, name: str) -> None:
-    """Stop a release some time from now, unless it serves again by then."""
+def drain(host: Host, release: Release, name: str, more: float = 0) -> None:
+    """Stop a release when the linger (and some time more) is over, unless it serves again by then."""
     mine = os.path.join(release.releases, name)
     units = " ".join(release.units(name))
     script = f"test {release.home}/current -ef {mine} || exec systemctl stop --no-block {units}"
     refused = host.later(
-        release.drain(name), release.linger, script, f"Drain release {name} of {release.name}"
+        release.drain(name), release.linger + more, script, f"Drain release {name} of {release.name}"
     )
-    if refused:
+    if refused and "already loaded" not in refused:
         raise ReleaseFailure(f"systemd does not take the order to stop {name} later: {refused}")
 
 
