@@ -324,7 +324,8 @@ def _secret_names(
 
 def _host(facts: Mapping[str, Any]) -> Host:
     found = [facts.get("processor_vcpus"), facts.get("memtotal_mb"), facts.get("distribution_major_version")]
-    cores, megabytes, debian = (int(value) if value is not None else None for value in found)
+    # Not all of them are numbers everywhere: Debian's next release has no number yet. The roles refuse such hosts.
+    cores, megabytes, debian = (int(value) if str(value).isdecimal() else None for value in found)
     return Host(
         cores=cores or 2,
         memory=(megabytes or 2048) * 1024 * 1024,
@@ -471,10 +472,10 @@ def _check_headers(headers: Mapping[Any, Any], where: str, problems: list[str]) 
         elif str(name).lower() in PROXY_HEADERS:
             problems.append(f"{where}.headers: {name} is set by the proxy itself; leave it away")
         elif value is not None and (
-            not isinstance(value, (str, int, float)) or re.search(r'[\x00-\x1f\x7f"\\$]', str(value))
+            not isinstance(value, (str, int, float)) or re.search(r"[^ !#%-\[\]-~]", str(value))
         ):
             problems.append(
-                f"{where}.headers.{name}: must be text without quotes, "
+                f"{where}.headers.{name}: must be ASCII text without quotes, "
                 "backslashes, dollar signs and line breaks"
             )
 

@@ -188,6 +188,11 @@ def test_missing_facts_are_assumed_and_said() -> None:
     assert plan([HELLO])["host"] == {"cores": 2, "memory": 2147483648, "debian": 13, "assumed": True}
 
 
+def test_a_release_of_debian_without_a_number_is_left_to_the_roles() -> None:
+    facts = {**FACTS, "distribution_major_version": "trixie/sid"}
+    assert plan([HELLO], {}, facts)["host"]["assumed"] is True
+
+
 def test_defaults_are_merged_below_an_app() -> None:
     resolved = plan(
         [hello(config={"A": "app"}, tls={"days": 60}, workers=7)],
