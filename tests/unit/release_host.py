@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class FakeHost(Host):
 
     def units(self, patterns: Sequence[str]) -> dict[str, Unit]:
         timers = {f"{name}.timer": Unit("active", "waiting") for name in self.timers}
-        return {**self.states, **timers}
+        found = {**self.states, **timers}
+        return {name: one for name, one in found.items() if any(fnmatchcase(name, each) for each in patterns)}
 
     def start(self, units: Sequence[str]) -> str | None:
         for unit in units:

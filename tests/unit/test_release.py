@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.flaskworks.server.plugins.module_utils.release import building, gate, locking
+from ansible_collections.flaskworks.server.plugins.module_utils.release import (
+    building,
+    gate,
+    locking,
+    staging,
+)
 from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import telling
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Unit
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import (
@@ -472,3 +477,52 @@ def test_errors_of_many_files_are_told_in_words(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "from", tmp_path / "to")
     assert in_words(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path}/from/dangling'"
     assert in_words(FileNotFoundError(2, "No such file", "there")) == "No such file: there"
+
+
+def test_a_candidate_that_nobody_activates_stops_by_itself(bench: Bench) -> None:
+    live = bench.deploy()["hello"].release
+    bench.code["hello"] = "two"
+    candidate = bench.stage()["hello"].release
+    bench.host.pass_time(staging.CANDIDATE_LIFE - 10)
+    assert bench.host.running("hello") == {live, candidate}
+    bench.host.pass_time(20)
+    assert bench.host.running("hello") == {live}
+    again = bench.deploy()["hello"]
+    assert again.release == candidate
+    bench.host.pass_time(5)
+    assert bench.host.timers == {}
+    assert bench.host.running("hello") == {candidate}
+
+
+@pytest.mark.parametrize("end", ["gate", "withdrawn", "superseded"])
+def test_no_order_outlives_a_candidate(tmp_path: Path, end: str) -> None:
+    bench = Bench(tmp_path, ("hello", "other"))
+    bench.deploy()
+    bench.code.update({"gate": {"hello": "broken health"}}.get(end, {"hello": "two"}))
+    if end == "withdrawn":
+        bench.code["other"] = "broken health"
+    bench.stage()
+    if end == "superseded":
+        bench.code["hello"] = "three"
+        bench.deploy()
+        bench.host.pass_time(5)
+    assert bench.host.timers == {}
+    assert bench.host.running("hello") == {bench.pointer("current")}
+
+
+def test_a_release_that_never_reached_the_disk_is_not_used_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.deploy()
+    bench.code["hello"] = "two"
+    flush = building.flush
+    monkeypatch.setattr(building, "flush", lambda _path: None)  # the power goes first
+    lost = str(bench.stage()["hello"].release)
+    monkeypatch.setattr(building, "flush", flush)
+    bench.host.reboot()
+    (bench.root / "srv/hello/releases" / lost / "environment").write_text("")
+    bench.uploads.clear()
+    again = bench.deploy()["hello"]
+    assert again.release != lost
+    assert bench.uploads == []
+    assert "FEATURE=one" in (bench.root / "srv/hello/current/environment").read_text()

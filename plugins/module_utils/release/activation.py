@@ -20,11 +20,11 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from . import places
+from . import building, places
 from .locking import locked, utc
 from .ports import Unit
 from .request import Release, ReleaseFailure, in_words
-from .staging import Job, Outcome, drain, patterns, running, side_by_side
+from .staging import Job, Outcome, cancel_orders, drain, patterns, running, side_by_side
 
 SWITCH = 0.25  # seconds that a switch may take before the end of the old release is ordered anew
 
@@ -63,9 +63,7 @@ def _activate_one(
     places.enable(host, release, job.places, name)
     if old != name:
         if old is not None:
-            if release.drain(old) + ".timer" in units:
-                host.step("cancel drain")
-                host.cancel([release.drain(old)])
+            cancel_orders(host, release, old, units)
             places.point(host, release, "previous", old)
             host.step("order drain")
             ordered = host.clock()
@@ -77,6 +75,8 @@ def _activate_one(
             host.step("order drain anew")
             host.cancel([release.drain(old)])
             drain(host, release, old)
+    if release.expiry(name) + ".timer" in units:  # it looks before it acts, but this may not serve for ever
+        host.cancel([release.expiry(name)])
     outcome.seconds["switch"] = round(host.clock() - begin, 3)
     places.disable_others(host, release, job.places, [name])
     places.nominate(host, release, None, job.who)
@@ -109,7 +109,7 @@ def _require_staged(release: Release, name: str, current: str | None, units: Map
 
 
 def prune(job: Job, release: Release, units: Mapping[str, Unit]) -> None:
-    """Remove releases beyond ``keep_releases`` and environments that no release uses.
+    """Remove releases beyond ``keep_releases``, those never flushed, and environments that no release uses.
 
     Never what serves, what served before, what waits for its activation, or what still drains.
     """
@@ -119,7 +119,9 @@ def prune(job: Job, release: Release, units: Mapping[str, Unit]) -> None:
     if waiting:
         used.add(waiting["release"])
     names = places.names(release)
-    for name in names[: max(len(names) - release.keep_releases, 0)]:
+    surplus = set(names[: max(len(names) - release.keep_releases, 0)])
+    surplus |= {name for name in names if not building.flushed(release, name)}  # never used again
+    for name in sorted(surplus):
         if name not in used and not any(
             state.active == "deactivating" for state in _states(release, name, units)
         ):

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from .ports import Host
 from .request import Release, ReleaseFailure
 
 PARTIAL = ".partial-"
+FLUSHED = ".flushed"  # the last file of a release: all others have reached the disk
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def _variables(release: Release, name: str) -> bytes:
 
 
 def flush(path: str) -> None:
-    """Bring a release to the disk; done while its service starts, so nobody waits for it."""
+    """Bring a release to the disk, then mark it; done while its service starts, so nobody waits for it."""
     for entry, is_folder in _entries(path):
         if os.path.islink(entry) or entry.endswith(".sock"):
             continue
@@ -266,6 +268,13 @@ def flush(path: str) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+    with suppress(FileNotFoundError):  # it was unhealthy and is gone by now
+        open(os.path.join(path, FLUSHED), "w", encoding="utf-8").close()
+
+
+def flushed(release: Release, name: str) -> bool:
+    """Whether a release is whole even if the power went away just after it got its name."""
+    return os.path.exists(os.path.join(release.releases, name, FLUSHED))
 
 
 def summary(known: Mapping[str, Any] | None) -> dict[str, str]:

@@ -91,6 +91,10 @@ class Release:
         """The name (without suffix) of the timer that stops a release which no longer serves."""
         return f"{self.unit}-drain-{release}"
 
+    def expiry(self, release: str) -> str:
+        """The name (without suffix) of the timer that stops a candidate which nobody activates."""
+        return f"{self.unit}-expiry-{release}"
+
 
 def parse(data: Mapping[str, Any]) -> Release:
     """Make the value of one app from what the action sends."""

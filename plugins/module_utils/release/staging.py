@@ -9,7 +9,10 @@ Order of events for one app, and what kill -9 leaves behind at each point:
 3. write the release          a hidden directory: removed by the next deploy
 4. rename it into place       a complete release that nobody uses: used again, or pruned
 5. note it as the candidate   the same
-6. start its units, probe     a running release that does not serve: used again, or stopped by the next deploy
+6. order its end, should      the same
+   nobody activate it
+7. start its units, probe     a running release that does not serve: used again, or stopped by the next deploy
+                              or by that order
 """
 
 from __future__ import annotations
@@ -85,8 +88,9 @@ class Look:
 
 
 def patterns(release: Release) -> list[str]:
-    """Names of all units of an app, drains included."""
-    return [f"{release.unit}@*.socket", f"{release.unit}@*.service", f"{release.unit}-drain-*.timer"]
+    """Names of all units of an app, the timers that stop a release included."""
+    timers = (release.drain("*"), release.expiry("*"))
+    return [f"{release.unit}@*.socket", f"{release.unit}@*.service", *(f"{name}.timer" for name in timers)]
 
 
 def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
@@ -258,6 +262,8 @@ def _reusable(release: Release, look: Look, units: Mapping[str, Unit]) -> str | 
         if known and known.get("digest") == look.digest:
             if not environments.is_complete(os.path.join(release.environments, look.environment)):
                 continue
+            if not building.flushed(release, name):
+                continue
             if building.intact(release, os.path.join(release.releases, name, "src")):
                 return name
     return None
@@ -271,9 +277,7 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
         units = host.units(patterns(release))
         live = _live(release, look, units)
     chosen = look.current if live else _reusable(release, look, units)
-    if chosen and not live and release.drain(chosen) + ".timer" in units:
-        host.step("cancel drain")
-        host.cancel([release.drain(chosen)])
+    if chosen and not live and cancel_orders(host, release, chosen, units):
         units = host.units(patterns(release))  # it may have begun to stop just before
         chosen = _reusable(release, look, units)
     tidy(job, release, look.current, chosen, units, spare_candidate=live)
@@ -288,6 +292,9 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
     built = host.clock()
     outcome.seconds["build"] = round(built - begin, 2)
     places.nominate(host, release, chosen, job.who)
+    if chosen != look.current:
+        host.step("order expiry")
+        expire(host, release, chosen)
     flusher = threading.Thread(target=building.flush, args=(os.path.join(release.releases, chosen),))
     if made:
         flusher.start()
@@ -299,6 +306,7 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
             host.step("stop failed")
             before = chosen == places.pointer(release, "previous")
             (host.stop if before else host.kill)(release.units(chosen))  # requests may be open still
+            host.cancel([release.expiry(chosen)])
             places.nominate(host, release, None, job.who)
             if not before:
                 places.discard(host, release, chosen)
@@ -404,6 +412,8 @@ def tidy(
             drain(host, release, name)  # connections may be open still: the switch may have been just before
         else:
             host.stop(release.units(name))
+            if release.expiry(name) + ".timer" in units:
+                host.cancel([release.expiry(name)])
         if any(state.active == "failed" for state in states):
             host.forget_failures(release.units(name))  # or it would never be pruned
     if current:
@@ -422,14 +432,30 @@ def running(release: Release, units: Mapping[str, Unit]) -> set[str]:
 
 def drain(host: Host, release: Release, name: str, more: float = 0) -> None:
     """Stop a release when the linger (and some time more) is over, unless it serves again by then."""
+    _stop_later(host, release, name, release.drain(name), release.linger + more, "Drain")
+
+
+def expire(host: Host, release: Release, name: str) -> None:
+    """Stop a candidate in the end, if its deploy goes no further: another host failed, the play was lost."""
+    _stop_later(host, release, name, release.expiry(name), CANDIDATE_LIFE, "Give up candidate")
+
+
+def _stop_later(host: Host, release: Release, name: str, timer: str, seconds: float, what: str) -> None:
     mine = os.path.join(release.releases, name)
     units = " ".join(release.units(name))
     script = f"test {release.home}/current -ef {mine} || exec systemctl stop --no-block {units}"
-    refused = host.later(
-        release.drain(name), release.linger + more, script, f"Drain release {name} of {release.name}"
-    )
+    refused = host.later(timer, seconds, script, f"{what} {name} of {release.name}")
     if refused and "already loaded" not in refused:
         raise ReleaseFailure(f"systemd does not take the order to stop {name} later: {refused}")
+
+
+def cancel_orders(host: Host, release: Release, name: str, units: Mapping[str, Unit]) -> bool:
+    """Take back every order to stop a release later; says whether there was one."""
+    ordered = [timer for timer in (release.drain(name), release.expiry(name)) if f"{timer}.timer" in units]
+    if ordered:
+        host.step("cancel orders")
+        host.cancel(ordered)
+    return bool(ordered)
 
 
 def _take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Outcome]) -> None:
@@ -452,3 +478,4 @@ def _withdraw(job: Job, release: Release, name: str) -> None:
         job.host.step("take back")
         places.nominate(job.host, release, None, job.who)
         job.host.stop(release.units(name))
+        job.host.cancel([release.expiry(name)])
