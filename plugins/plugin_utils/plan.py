@@ -323,9 +323,10 @@ def _secret_names(
 
 
 def _host(facts: Mapping[str, Any]) -> Host:
-    found = [facts.get("processor_vcpus"), facts.get("memtotal_mb"), facts.get("distribution_major_version")]
-    # Not all of them are numbers everywhere: Debian's next release has no number yet. The roles refuse such hosts.
-    cores, megabytes, debian = (int(value) if str(value).isdecimal() else None for value in found)
+    # Not everywhere are they numbers: Debian's next release has none yet. The roles refuse such a host.
+    names = ("processor_vcpus", "memtotal_mb", "distribution_major_version")
+    texts = [str(facts.get(name, "")) for name in names]
+    cores, megabytes, debian = (int(text) if text.isdecimal() else None for text in texts)
     return Host(
         cores=cores or 2,
         memory=(megabytes or 2048) * 1024 * 1024,
