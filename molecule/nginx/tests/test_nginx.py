@@ -78,7 +78,8 @@ def test_the_access_log_holds_one_object_per_request(client: Client, host: Host)
         200,
         "TLSv1.3",
     )
-    assert float(str(last["duration"])) >= float(str(last["upstream_duration"])) >= 0
+    # nginx takes the two from different clocks of milliseconds, so they may be a tick or two apart.
+    assert float(str(last["duration"])) + 0.002 >= float(str(last["upstream_duration"])) >= 0
     assert all(isinstance(entry["status"], int) and isinstance(entry["bytes"], int) for entry in entries())
 
 
