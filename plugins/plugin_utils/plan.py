@@ -778,7 +778,6 @@ def _resolve_app(
             "graceful_timeout": graceful_timeout,
             "stop_timeout": stop_timeout,
             "start_timeout": app["health"]["timeout"] + 30,
-            "start_limit": {"interval": 60, "burst": 5},
             "environment": {
                 **{key: str(value) for key, value in app["config"].items()},
                 "FORWARDED_HOPS": "1",

@@ -76,7 +76,6 @@ def test_every_path_and_limit_of_an_app() -> None:
             "graceful_timeout": 35,
             "stop_timeout": 40,
             "start_timeout": 60,
-            "start_limit": {"interval": 60, "burst": 5},
             "environment": {
                 "FEATURE_X": "on",
                 "LEVEL": "3",

@@ -176,15 +176,35 @@ def test_the_service_writes_its_data_and_logs_only(host: Host, stage: Stage) -> 
         assert write(path) in {"Permission denied", "Read-only file system"}
 
 
-def test_a_release_that_cannot_boot_gives_up_and_says_so(host: Host, stage: Stage) -> None:
-    release = stage("older", program="raise RuntimeError('broken on purpose')")
+NEEDY = """
+from pathlib import Path
+if not Path("/srv/older/shared/ready").exists():
+    raise RuntimeError("broken on purpose")
+"""
+
+
+@pytest.mark.parametrize("cause", ["the app fails at import", "the program is missing"])
+def test_what_is_broken_for_30_seconds_comes_back_by_itself(host: Host, stage: Stage, cause: str) -> None:
+    fails = cause == "the app fails at import"
+    host.check_output(f"{'rm -f' if fails else 'touch'} /srv/older/shared/ready")
+    release = stage("older", program=PROGRAM + NEEDY)
     unit = f"flask-older@{release}"
-    deadline = time.monotonic() + 30
-    while host.check_output(f"systemctl show --property=ActiveState --value {unit}.service") != "failed":
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    assert host.check_output(f"systemctl show --property=NRestarts --value {unit}.service") == "5"
-    assert "broken on purpose" in host.check_output(f"journalctl --unit={unit}.service --output=cat")
+    environment = f"/srv/older/releases/{release}/venv"
+    if not fails:
+        host.check_output(f"mv {environment} {environment}-away")
+        host.check_output(f"systemctl kill --signal=SIGKILL {unit}.service")
+    # People go on asking meanwhile, and every request would start the service.
+    begun = time.monotonic()
+    while time.monotonic() - begun < 30:
+        host.run(f"for _ in $(seq 10); do {command('older', release, '/', '--max-time 0.1')}; done")
+    restarts = int(host.check_output(f"systemctl show --property=NRestarts --value {unit}.service"))
+    assert 5 < restarts <= 15, "every two seconds, however many ask"
+    if fails:
+        assert "broken on purpose" in host.check_output(f"journalctl --unit={unit}.service --output=cat")
+        host.check_output("touch /srv/older/shared/ready")
+    else:
+        host.check_output(f"mv {environment}-away {environment}")
+    assert ask(host, "older", release)["greeting"] == "older"
 
 
 def test_a_change_restarts_nothing_and_prints_no_secret(host: Host, stage: Stage) -> None:
@@ -207,11 +227,11 @@ def test_a_change_restarts_nothing_and_prints_no_secret(host: Host, stage: Stage
 
 def test_a_unit_that_systemd_would_not_like_is_not_installed(host: Host) -> None:
     before = host.file("/etc/systemd/system/flask-hello@.service").sha256sum
-    limit = {"given_start_limit": {"interval": 60, "burst": -1}}
+    timeout = {"given_stop_timeout": -1}
     run = subprocess.run(
-        [*COMMAND, "--extra-vars", json.dumps(limit)], capture_output=True, text=True, check=False
+        [*COMMAND, "--extra-vars", json.dumps(timeout)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 2
     assert "hello: /etc/systemd/system/flask-hello@.service was refused by" in run.stdout + run.stderr
-    assert "StartLimitBurst" in run.stdout + run.stderr
+    assert "TimeoutStopSec" in run.stdout + run.stderr
     assert host.file("/etc/systemd/system/flask-hello@.service").sha256sum == before
