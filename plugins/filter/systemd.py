@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The filters flaskworks.server.environment_line and flaskworks.server.systemd_argument."""
+"""The filter flaskworks.server.environment_line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ def environment_line(value: object, name: str) -> str:
         raise AnsibleFilterError(str(error)) from None
 
 
-def systemd_argument(value: object) -> str:
-    try:
-        return systemd.argument(value)
-    except ValueError as error:
-        raise AnsibleFilterError(str(error)) from None
-
-
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., str]]:
-        return {"environment_line": environment_line, "systemd_argument": systemd_argument}
+        return {"environment_line": environment_line}

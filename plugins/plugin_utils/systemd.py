@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Write values so that systemd reads exactly them: systemd.exec(5), systemd.syntax(7)."""
+"""Write values so that systemd reads exactly them: systemd.exec(5)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,6 @@ def environment_line(value: object, name: str) -> str:
         raise ValueError(f"'{name}' cannot be the name of an environment variable; use letters, digits and _")
     text = _plain(value, f"the environment variable {name}")
     return f'{name}="{_ESCAPED_IN_FILE.sub(_backslash, text)}"'
-
-
-def argument(value: object) -> str:
-    """Write one argument of an ExecStart=: quoted, and with no specifier or variable left in it."""
-    text = _plain(value, "an argument of a unit")
-    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{text}"'
 
 
 def _backslash(match: re.Match[str]) -> str:

@@ -161,6 +161,7 @@ DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "
         (
             "full-13",
             {
+                "wsgi_app": 'hello:create_app("50%", debug=False)',
                 "worker_class": "gthread",
                 "workers": 3,
                 "threads": 4,
@@ -174,6 +175,7 @@ DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "
             "gevent-13",
             {
                 **DEFAULT_TIMES,
+                "wsgi_app": "hello:app",
                 "worker_class": "gevent",
                 "workers": 2,
                 "worker_connections": 250,
@@ -181,7 +183,7 @@ DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "
                 "graceful_timeout": 6,
             },
         ),
-        ("sync-12", {**DEFAULT_TIMES, "worker_class": "sync", "workers": 4}),
+        ("sync-12", {**DEFAULT_TIMES, "wsgi_app": "hello:app", "worker_class": "sync", "workers": 4}),
     ],
 )
 def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str, Any]) -> None:
@@ -275,8 +277,7 @@ def test_systemd_waits_longer_than_gunicorn(
 def test_command_of_the_service(rendered: Rendered) -> None:
     service = sections(text(rendered, "gunicorn/templates/service.j2", "full-13"))["Service"]
     assert service["ExecStart"] == (
-        "/srv/hello/releases/%i/venv/bin/gunicorn --config /srv/hello/releases/%i/gunicorn.conf.py "
-        '"hello:create_app(\\"50%%\\", debug=False)"'
+        "/srv/hello/releases/%i/venv/bin/gunicorn --config /srv/hello/releases/%i/gunicorn.conf.py"
     )
     elsewhere = sections(text(rendered, "gunicorn/templates/service.j2", "sync-13"))["Service"]
     assert elsewhere["WorkingDirectory"] == "/mnt/apps/hello/releases/%i/src"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import argument, environment_line
+from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import environment_line
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,26 +25,12 @@ def test_a_line_of_an_environment_file(value: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "argument_text"),
-    [
-        ("hello:create_app()", '"hello:create_app()"'),
-        ("app:make(\"50%\", '$x')", '"app:make(\\"50%%\\", \'$$x\')"'),
-        (r"a\b", r'"a\\b"'),
-    ],
-)
-def test_an_argument_of_a_unit(value: str, argument_text: str) -> None:
-    assert argument(value) == argument_text
-
-
-@pytest.mark.parametrize(
     "value", ["s3cr3t\nX=1", "s3cr3t\r", "s3cr3t\0", "s3cr3t\x1b[2J", "s3cr3t\udc80", 5, None, True]
 )
 def test_what_systemd_would_drop_is_refused_without_showing_it(value: object) -> None:
     with pytest.raises(ValueError, match="the environment variable NAME") as refusal:
         environment_line(value, "NAME")
     assert "s3cr3t" not in str(refusal.value)
-    with pytest.raises(ValueError, match="an argument of a unit"):
-        argument(value)
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "Ä", "A\n"])

@@ -104,7 +104,7 @@ def test_every_worker_class_and_version_answers_on_its_socket(
 
 def test_values_with_every_odd_character_arrive_intact(host: Host, stage: Stage) -> None:
     answer = ask(host, "hello", stage("hello"))
-    assert answer["greeting"] == '100% of "it", $HOME \\n'
+    assert answer["greeting"] == '100% of "it", $HOME \\n ümläut 🐍'
     assert answer["environment"]["ODD"] == ' it\'s "odd" \\ $HOME ${HOME} `id` #no %n ; = ümläut 🐍 '
     assert answer["environment"]["EMPTY"] == ""
     assert answer["environment"]["SECRET_KEY"] == 's3cr3t "k$y" \\ of hello'
@@ -222,6 +222,15 @@ def test_a_change_restarts_nothing_and_prints_no_secret(host: Host, stage: Stage
     environment = host.file("/etc/flask/hello/environment")
     assert (environment.user, environment.group, environment.mode) == ("root", "root", 0o600)
     assert "another-s3cr3t" in environment.content_string
+    converge()
+
+
+def test_what_a_release_serves_is_settled_when_it_is_made(host: Host, stage: Stage) -> None:
+    release = stage("older")
+    converge("--extra-vars", json.dumps({"given_greeting": "newer"}))
+    host.check_output(f"systemctl restart flask-older@{release}.service")
+    assert ask(host, "older", release)["greeting"] == "older"
+    assert ask(host, "older", stage("older"))["greeting"] == "newer"
     converge()
 
 
