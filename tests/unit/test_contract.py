@@ -115,6 +115,15 @@ def _compare(option: dict[str, Any], value: Any, where: str) -> None:
         assert option["type"] in types[type(value)], where
 
 
+def test_the_group_of_the_sockets_is_the_same_everywhere() -> None:
+    """The role app makes it, gunicorn gives the sockets to it, and the proxy joins it."""
+    assert [
+        _variables("app", "defaults")["app_proxy_group"],
+        _variables("gunicorn", "defaults")["gunicorn_socket_group"],
+        PLAN["policy"]["proxy_group"],
+    ] == ["flask-proxy"] * 3
+
+
 def test_the_example_of_the_readme_is_the_one_that_is_converged() -> None:
     example = (ROOT / "inventories/prod/group_vars/flask/apps.yml").read_text().removeprefix("---\n")
     assert f"```yaml\n{example}```" in (ROOT / "README.md").read_text()
