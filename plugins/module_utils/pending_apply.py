@@ -39,7 +39,7 @@ class PendingApply:
         return os.path.exists(self.marker)
 
     def set(self) -> None:
-        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
         with open(self.marker, "w", encoding="utf-8") as file:
             file.write(
                 f"{self.kind} changed in {', '.join(sorted(self.places))}; the system was not told yet\n"

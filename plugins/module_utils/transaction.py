@@ -13,6 +13,10 @@ Nothing here knows Ansible. The order of events is the promise:
 
 Killed before 4, nothing has happened and the next run sweeps the litter. Killed later, the next run
 finds the marker, completes what is missing, then checks and applies although nothing differs.
+
+A purge removes only what is in the ledger, the list of the files that were written for some element.
+A path is struck out before its file goes, and entered after its file came: a run that is killed in
+between forgets a file of ours, which stays and is named, but never takes a stranger's for ours.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ STATE_DIRECTORY = "/var/lib/flaskworks"
 # Hidden and ending in "~": neither a glob such as sites-enabled/*, nor the *.conf readers of systemd,
 # nor logrotate, cron or sudo take such a name for configuration.
 _LITTER = re.compile(r"\.flaskworks-[0-9a-f]{16}\.(?:new|old)~")
+_LEDGER = "written.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _MODE = re.compile(r"0[0-7]{3}|[0-7]{4}")
@@ -111,6 +116,7 @@ class Outcome:
     removed: list[str] = field(default_factory=list)
     applied: bool = False
     unvalidated: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
     diff: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -143,7 +149,15 @@ class _Plan:
     removals: list[_Removal] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
     litter: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    recorded: frozenset[str] = frozenset()
+    to_record: frozenset[str] = frozenset()
     bare: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether a file would be written or removed."""
+        return bool(self.writes or self.removals)
 
 
 @dataclass
@@ -273,10 +287,10 @@ def execute(request: Request, *, check_mode: bool = False, run: Run = run_comman
     pending = os.path.lexists(marker)
     if check_mode:
         outcome = _describe(plan)
-        outcome.applied = bool(request.apply and (plan.writes or plan.removals or plan.unmet or pending))
+        outcome.applied = bool(request.apply and (plan.differs or plan.unmet or pending))
         outcome.unvalidated = _validate_candidates(plan, _candidates_elsewhere, run, lenient=True)
         return outcome
-    if not (plan.writes or plan.removals or plan.unmet or plan.litter or pending):
+    if not (plan.differs or plan.unmet or plan.litter or pending or plan.recorded != plan.to_record):
         return _describe(plan)
     try:
         with _alone(request.state_directory):
@@ -363,9 +377,16 @@ def _compare(request: Request, targets: Sequence[Target], check_mode: bool) -> _
             _compare_removal(plan, path, True)
         except TransactionError as problem:
             problems.append(str(problem))
+    plan.recorded = _read_ledger(request.state_directory)
     for rule in request.rules:
-        for path in _strangers(rule, wanted) if rule.purge else ():
-            _compare_removal(plan, path, rule.sensitive)
+        for path in _unwanted(rule, wanted) if rule.purge else ():
+            if path in plan.recorded:
+                _compare_removal(plan, path, rule.sensitive)
+            elif path not in plan.strangers:
+                plan.strangers.append(path)
+    gone = {removal.path for removal in plan.removals}
+    present = {path for path in plan.recorded - gone if os.path.lexists(path)}
+    plan.to_record = frozenset(present | {target.path for target in targets if target.rule.purge})
     for element in request.elements:
         for expectation in request.expects:
             reason = _unmet(expectation, element)
@@ -456,7 +477,7 @@ def _compare_removal(plan: _Plan, path: str, sensitive: bool) -> None:
     plan.removals.append(_Removal(path, sensitive, before))
 
 
-def _strangers(rule: Rule, wanted: set[str]) -> list[str]:
+def _unwanted(rule: Rule, wanted: set[str]) -> list[str]:
     """Files that match the rule's path for some name, and that no element wants."""
     parts = rule.path.split("{name}")
     literal = [re.escape(part) for part in parts]
@@ -468,6 +489,25 @@ def _strangers(rule: Rule, wanted: set[str]) -> list[str]:
         if path not in wanted
         and spelled.fullmatch(path)
         and not (os.path.isdir(path) and not os.path.islink(path))
+    )
+
+
+def _read_ledger(state_directory: str) -> frozenset[str]:
+    """Paths that earlier runs wrote under a rule that purges. A ledger nobody can read owns nothing."""
+    path = os.path.join(state_directory, _LEDGER)
+    try:
+        with open(path, encoding="utf-8") as file:
+            listed = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise TransactionError(f"{path}: {error.strerror}; remove the cause and run again") from error
+    except ValueError:
+        return frozenset()
+    return (
+        frozenset(path for path in listed if isinstance(path, str))
+        if isinstance(listed, list)
+        else frozenset()
     )
 
 
@@ -512,7 +552,7 @@ def _sweep(paths: Sequence[str]) -> None:
 
 
 def _describe(plan: _Plan) -> Outcome:
-    outcome = Outcome()
+    outcome = Outcome(strangers=list(plan.strangers))
     for write in plan.writes:
         target = write.target
         outcome.changes.setdefault(target.element, []).append(target.path)
@@ -549,27 +589,31 @@ def _describe(plan: _Plan) -> Outcome:
 def _change(request: Request, plan: _Plan, marker: str, run: Run) -> Outcome:
     _sweep(plan.litter)
     outcome = _describe(plan)
-    differs = bool(plan.writes or plan.removals)
     pending = os.path.lexists(marker)
     steps: list[_Step] = []
     try:
         _stage(plan, steps)
         _validate_candidates(plan, lambda: _candidates_in(request.state_directory), run, lenient=False)
-        if differs and (request.check or request.apply) and not pending:
+        if plan.differs and (request.check or request.apply) and not pending:
             _write_marker(marker, outcome)
+        kept = plan.recorded & plan.to_record
         try:
+            _write_ledger(request.state_directory, plan.recorded, kept)
             _swap(steps)
-            if request.check and (differs or pending):
+            if request.check and (plan.differs or pending):
                 _check(request, plan, run)
         except BaseException:
             _put_back(steps)
+            with contextlib.suppress(OSError):
+                _write_ledger(request.state_directory, kept, plan.recorded)
             if not pending:
                 _sweep([marker])
             raise
     finally:
         _sweep([path for step in steps for path in (step.staged, step.backup) if path and not step.swapped])
     _sweep([step.backup for step in steps if step.backup])
-    if request.apply and (differs or pending or plan.unmet):
+    _write_ledger(request.state_directory, kept, plan.to_record)
+    if request.apply and (plan.differs or pending or plan.unmet):
         _apply(request, plan, run)
         outcome.applied = True
     if os.path.lexists(marker):
@@ -698,12 +742,21 @@ def _validate_candidates(
 
 
 def _write_marker(marker: str, outcome: Outcome) -> None:
-    os.makedirs(os.path.dirname(marker), mode=0o700, exist_ok=True)
-    text = json.dumps({"changes": outcome.changes, "removed": outcome.removed})
-    staged = _beside(marker, "new")
+    _note(marker, json.dumps({"changes": outcome.changes, "removed": outcome.removed}))
+
+
+def _write_ledger(state_directory: str, before: frozenset[str], after: frozenset[str]) -> None:
+    if before != after:
+        _note(os.path.join(state_directory, _LEDGER), json.dumps(sorted(after), indent=1))
+
+
+def _note(path: str, text: str) -> None:
+    """Write a file of our own state, whole or not at all."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    staged = _beside(path, "new")
     _create(staged, text.encode(), 0o600, os.geteuid(), os.getegid())
-    os.rename(staged, marker)
-    _sync_directories([marker])
+    os.rename(staged, path)
+    _sync_directories([path])
 
 
 def _swap(steps: Sequence[_Step]) -> None:

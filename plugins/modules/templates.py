@@ -84,7 +84,10 @@ options:
         default: []
       purge:
         description:
-          - Remove the files that match the path with any other name in the place of C({name}).
+          - Remove the files that this module wrote for elements which are gone. A list in
+            O(state_directory) holds what it wrote.
+          - A file of somebody else that matches the path with another name in the place of C({name})
+            stays; a warning and RV(strangers) name it.
           - The path may have no other placeholder than C({name}).
         type: bool
         default: false
@@ -138,7 +141,7 @@ options:
         default: "0755"
   state_directory:
     description:
-      - Where the marker, the lock and the candidates lie.
+      - Where the marker, the lock, the list of what was written and the candidates lie.
       - Only runs of an ordinary user need another one.
     type: path
     default: /var/lib/flaskworks
@@ -206,6 +209,11 @@ applied:
   description: Whether the commands of O(apply) ran (or would run).
   returned: success
   type: bool
+strangers:
+  description: Paths that match a path with O(files[].purge), but that this module did not write. They stay.
+  returned: success
+  type: list
+  elements: str
 unvalidated:
   description: Paths that a run in check mode could not validate on this host yet.
   returned: success
@@ -321,11 +329,16 @@ def main() -> None:
         outcome = execute(request, check_mode=module.check_mode)
     except TransactionError as error:
         module.fail_json(msg=str(error))
+    for path in outcome.strangers:
+        module.warn(
+            f"{path} belongs to no element and stays, because it was not written here; remove it by hand"
+        )
     result = {
         "changed": outcome.changed,
         "changes": outcome.changes,
         "removed": outcome.removed,
         "applied": outcome.applied,
+        "strangers": outcome.strangers,
         "unvalidated": outcome.unvalidated,
     }
     if module._diff:

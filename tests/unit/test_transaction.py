@@ -83,6 +83,11 @@ def litter(directory: Path) -> list[str]:
     ]
 
 
+def state(directory: Path) -> dict[str, str]:
+    """What the runs noted for their successors."""
+    return {path.name: path.read_text() for path in (directory.parent / "state").iterdir()}
+
+
 @pytest.fixture
 def etc(tmp_path: Path) -> Path:
     directory = tmp_path / "etc"
@@ -136,15 +141,21 @@ def test_a_wrong_mode_is_a_change_and_is_shown(etc: Path) -> None:
 
 
 def test_check_mode_says_the_same_and_writes_nothing(etc: Path) -> None:
-    (etc / "gone.conf").write_text("old\n")
+    execute(request(etc, {"gone": "old\n"}, [rule(etc, purge=True)]), run=Recorder())
+    noted = state(etc)
     wanted = request(etc, {"a": "1\n"}, [rule(etc, purge=True)], apply=[["reload"]])
     run = Recorder()
     foretold = execute(wanted, check_mode=True, run=run)
     assert (tree(etc), run.calls) == ({"gone.conf": ("old\n", 0o644)}, [])
-    assert not (etc.parent / "state").exists()
+    assert state(etc) == noted
     happened = execute(wanted, run=run)
     assert foretold == happened
     assert tree(etc) == {"a.conf": ("1\n", 0o644)}
+
+
+def test_check_mode_leaves_no_trace_on_a_bare_host(etc: Path) -> None:
+    execute(request(etc, {"a": "1\n"}, [rule(etc, purge=True)]), check_mode=True, run=Recorder())
+    assert list(etc.parent.iterdir()) == [etc]
 
 
 def test_check_mode_passes_on_a_bare_host_and_says_what_it_could_not_validate(etc: Path) -> None:
@@ -245,27 +256,73 @@ def test_a_refused_check_puts_a_link_back_as_a_link(etc: Path) -> None:
     assert (etc / "a.conf").readlink() == Path("nowhere")
 
 
-def test_purge_removes_files_of_other_names_and_nothing_else(etc: Path) -> None:
-    for name in ("app-old.conf", "app-.conf", "app-x.conf.bak", "other.conf", "app-a.conf"):
+def test_purge_removes_what_was_written_for_other_names_and_nothing_else(etc: Path) -> None:
+    rules = [rule(etc, "app-{name}.conf", purge=True)]
+    execute(request(etc, {"a": "x\n", "link": "x\n", "old": "x\n", "dir": "x\n"}, rules), run=Recorder())
+    for name in ("app-.conf", "app-x.conf.bak", "other.conf"):
         (etc / name).write_text("x\n")
+    (etc / "app-dir.conf").unlink()
     (etc / "app-dir.conf").mkdir()
+    (etc / "app-link.conf").unlink()
     (etc / "app-link.conf").symlink_to("other.conf")
-    outcome = execute(request(etc, {"a": "x\n"}, [rule(etc, "app-{name}.conf", purge=True)]), run=Recorder())
+    outcome = execute(request(etc, {"a": "x\n"}, rules), run=Recorder())
     assert outcome.removed == [f"{etc}/app-link.conf", f"{etc}/app-old.conf"]
-    assert outcome.changes == {}
+    assert (outcome.changes, outcome.strangers) == ({}, [])
     assert (etc / "app-dir.conf").is_dir()
-    emptied = execute(request(etc, {}, [rule(etc, "app-{name}.conf", purge=True)]), run=Recorder())
-    assert emptied.removed == [f"{etc}/app-a.conf"]
+    assert execute(request(etc, {}, rules), run=Recorder()).removed == [f"{etc}/app-a.conf"]
+
+
+def test_a_file_that_somebody_else_made_stays_and_is_named(etc: Path) -> None:
+    rules = [rule(etc, "app-{name}.conf", purge=True)]
+    (etc / "app-legacy.conf").write_text("by hand\n")
+    for mode in (True, False, False):
+        outcome = execute(request(etc, {"a": "x\n"}, rules), check_mode=mode, run=Recorder())
+        assert (outcome.removed, outcome.strangers) == ([], [f"{etc}/app-legacy.conf"])
+    assert not outcome.changed
+    execute(request(etc, {"a": "x\n", "legacy": "described\n"}, rules), run=Recorder())
+    assert execute(request(etc, {"a": "x\n"}, rules), run=Recorder()).removed == [f"{etc}/app-legacy.conf"]
+
+
+def test_a_path_whose_file_is_gone_may_become_somebody_elses(etc: Path) -> None:
+    rules = [rule(etc, purge=True)]
+    execute(request(etc, {"a": "x\n", "b": "x\n"}, rules), run=Recorder())
+    (etc / "b.conf").unlink()
+    assert not execute(request(etc, {"a": "x\n"}, rules), run=Recorder()).changed
+    (etc / "b.conf").write_text("by hand\n")
+    assert execute(request(etc, {"a": "x\n"}, rules), run=Recorder()).strangers == [f"{etc}/b.conf"]
+
+
+def test_a_file_that_was_right_already_is_ours_from_then_on(etc: Path) -> None:
+    (etc / "a.conf").write_text("x\n")
+    (etc / "a.conf").chmod(0o644)
+    assert not execute(request(etc, {"a": "x\n"}, [rule(etc, purge=True)]), run=Recorder()).changed
+    outcome = execute(request(etc, {}, [rule(etc, purge=True)]), run=Recorder())
+    assert outcome.removed == [f"{etc}/a.conf"]
+
+
+def test_a_refused_purge_is_tried_again(etc: Path) -> None:
+    execute(request(etc, {"a": "x\n"}, [rule(etc, purge=True)]), run=Recorder())
+    emptied = request(etc, {}, [rule(etc, purge=True)], check=["nginx"])
+    with pytest.raises(TransactionError, match="put back as before"):
+        execute(emptied, run=Recorder(refuse=["nginx"]))
+    assert execute(emptied, run=Recorder()).removed == [f"{etc}/a.conf"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, null]", '{"a": 1}', '"text"'])
+def test_an_unreadable_list_of_what_was_written_owns_nothing(etc: Path, text: str) -> None:
+    rules = [rule(etc, purge=True)]
+    execute(request(etc, {"a": "x\n", "b": "x\n"}, rules), run=Recorder())
+    (etc.parent / "state" / "written.json").write_text(text)
+    assert execute(request(etc, {"a": "x\n"}, rules), run=Recorder()).strangers == [f"{etc}/b.conf"]
+    assert execute(request(etc, {}, rules), run=Recorder()).removed == [f"{etc}/a.conf"]
 
 
 def test_purge_of_a_path_with_the_name_twice_matches_the_same_name_only(etc: Path) -> None:
-    for directory, file in (("a", "a"), ("b", "b"), ("b", "c")):
-        (etc / directory).mkdir(exist_ok=True)
-        (etc / directory / f"{file}.conf").write_text("x\n")
-    outcome = execute(
-        request(etc, {"a": "x\n"}, [rule(etc, "{name}/{name}.conf", purge=True)]), run=Recorder()
-    )
-    assert outcome.removed == [f"{etc}/b/b.conf"]
+    rules = [rule(etc, "{name}/{name}.conf", purge=True, parents=True)]
+    execute(request(etc, {"a": "x\n", "b": "x\n"}, rules), run=Recorder())
+    (etc / "b" / "c.conf").write_text("x\n")
+    outcome = execute(request(etc, {"a": "x\n"}, rules), run=Recorder())
+    assert (outcome.removed, outcome.strangers) == ([f"{etc}/b/b.conf"], [])
 
 
 def test_a_missing_directory_is_made_on_demand_only(etc: Path) -> None:
@@ -334,7 +391,7 @@ def test_sensitive_content_is_in_no_message_and_no_diff(etc: Path) -> None:
     def quoting(argv: Sequence[str]) -> tuple[int, str]:
         return 1, f"bad line: {secret.strip()}; bad value s3cr3t value"
 
-    hidden = rule(etc, mode=0o600, sensitive=True)
+    hidden = rule(etc, mode=0o600, sensitive=True, purge=True)
     for options in ({"check": ["check"]}, {"apply": [["apply"]]}):
         with pytest.raises(TransactionError) as refusal:
             execute(request(etc, {"a": secret}, [hidden], **options), run=quoting)
@@ -347,7 +404,7 @@ def test_sensitive_content_is_in_no_message_and_no_diff(etc: Path) -> None:
     assert execute(request(etc, {"a": secret}, [hidden]), run=Recorder()).diff == [
         {"prepared": f"{etc}/a.conf: changes, its content is hidden\n"}
     ]
-    purged = execute(request(etc, {}, [rule(etc, sensitive=True, purge=True)]), run=Recorder())
+    purged = execute(request(etc, {}, [hidden]), run=Recorder())
     assert purged.diff == [{"prepared": f"{etc}/a.conf: removed\n"}]
 
 
@@ -464,11 +521,14 @@ def killed() -> None:
 
 
 def scene(directory: Path) -> tuple[Request, dict[str, tuple[str, int]]]:
-    """Make a host with an old file, a link and files of a gone element; return what is wanted of it."""
+    """Make a host with an old file, a link, a gone element's file and a stranger's; return what is wanted."""
     directory.mkdir()
-    (directory / "a.conf").write_text("old\n")
+    execute(
+        request(directory, {"a": "old\n", "gone": "gone\n"}, [rule(directory, purge=True)]), run=Recorder()
+    )
     (directory / "b.conf").symlink_to("nowhere")
-    (directory / "gone.conf").write_text("gone\n")
+    (directory / "legacy.conf").write_text("by hand\n")
+    (directory / "legacy.conf").chmod(0o644)
     (directory / "default").write_text("default\n")
     rules = [rule(directory, purge=True, validate=("verify", "%s")), rule(directory, "all", mode=0o600)]
     wanted = request(
@@ -479,7 +539,10 @@ def scene(directory: Path) -> tuple[Request, dict[str, tuple[str, int]]]:
         check=["check"],
         apply=[["apply"]],
     )
-    after = dict.fromkeys(("a.conf", "b.conf", "c.conf"), ("new\n", 0o644)) | {"all": ("once\n", 0o600)}
+    after = dict.fromkeys(("a.conf", "b.conf", "c.conf"), ("new\n", 0o644)) | {
+        "all": ("once\n", 0o600),
+        "legacy.conf": ("by hand\n", 0o644),
+    }
     return wanted, after
 
 
@@ -532,8 +595,11 @@ def test_killed_at_any_instant_the_next_run_completes_applies_and_sweeps(at: int
         os.waitpid(child, 0)
         for path in etc.iterdir():
             assert path.name.startswith(".flaskworks-") == path.name.endswith("~")
-        execute(wanted, run=run)
-        assert tree(etc) == final
+        outcome = execute(wanted, run=run)
+        # Killed between the ledger and the removal, it forgets a file of its own, and says so.
+        forgotten = set(outcome.strangers) - {f"{etc}/legacy.conf"}
+        assert forgotten <= {f"{etc}/gone.conf"}
+        assert tree(etc) == final | ({"gone.conf": ("gone\n", 0o644)} if forgotten else {})
         assert applied.exists()
         assert litter(etc) == []
         assert not execute(wanted, run=run).changed
