@@ -300,7 +300,7 @@ def test_socket_of_an_app(rendered: Rendered) -> None:
         "RemoveOnStop=yes\n"
         "# As many as gunicorn itself would let wait.\n"
         "Backlog=2048\n"
-        "# Never give up on a service that fails to start: a socket that does is gone until somebody starts it.\n"
+        "# Never give up on a service that fails to start: the socket would be gone for good.\n"
         "TriggerLimitIntervalSec=0\n"
         "\n"
         "[Install]\n"
