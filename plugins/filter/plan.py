@@ -130,7 +130,7 @@ options:
       static:
         description:
           - Directories of the source that the proxy serves itself, by the URL below which it does, as in
-            C(/static/).
+            C(/static/). What is no file there is answered by the app.
           - A URL begins and ends with a slash.
         type: dict
         default: {}

@@ -277,12 +277,25 @@ class TestStaticFiles:
         assert b"outside.txt of" not in answer.body
         assert b"root:" not in answer.body
 
-    @pytest.mark.parametrize("path", ["/static/", "/static/no-such-file", "/static/style.css/"])
-    def test_what_is_not_a_file_is_refused_without_asking_the_app(self, client: Client, path: str) -> None:
+    @pytest.mark.parametrize("path", ["/static/", "/static/no-such-file", "/static/style.css/", "/static"])
+    def test_whether_there_is_anything_else_the_app_decides(self, client: Client, path: str) -> None:
         answer = client.ask(path)
-        assert answer.status in (403, 404)
-        assert b"nothing here" not in answer.body
-        assert b"style.css" not in answer.body
+        assert (answer.status, answer.body) == (404, b"nothing here\n")
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+    def test_what_is_not_a_file_reaches_the_app_like_any_other_request(
+        self, client: Client, method: str
+    ) -> None:
+        target = "/static/app/a%2Fb//c.css?x=%20+&y"
+        answer = client.ask(target, method=method, body=b"x" * 5000)
+        heard = json.loads(answer.body)
+        assert (heard["method"], heard["target"], heard["body"]) == (method, target, 5000)
+        assert heard["environ"]["HTTP_HOST"] == "hello.example.org"
+        assert heard["environ"]["HTTP_X_FORWARDED_PROTO"] == "https"
+        assert answer.all("Cache-Control") == []
+        assert {name: answer.all(name) for name in SECURITY_HEADERS} == {
+            name: [value] for name, value in SECURITY_HEADERS.items()
+        }
 
 
 class TestAnswers:

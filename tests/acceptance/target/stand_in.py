@@ -18,7 +18,7 @@ PLAIN = ("Content-Type", "text/plain")
 
 def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
     verb, _, argument = environ["PATH_INFO"].lstrip("/").partition("/")
-    if verb == "echo":
+    if verb == "echo" or environ["PATH_INFO"].startswith("/static/app/"):
         body = environ["wsgi.input"].read()
         seen = {
             name: value
