@@ -122,7 +122,7 @@ options:
           interval:
             description: Seconds between two probes.
             type: float
-            default: 0.1
+            default: 0.05
           successes:
             description: How many healthy answers in a row are demanded.
             type: int

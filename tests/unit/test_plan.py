@@ -100,7 +100,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "source": {"path": "/code/hello", "git": None, "version": None, "subdirectory": ""},
             "wsgi": "hello:create_app()",
             "static": [{"url": "/static/", "path": "src/hello/static"}],
-            "health": {"path": "/healthz", "status": 200, "timeout": 30, "interval": 0.1, "successes": 3},
+            "health": {"path": "/healthz", "status": 200, "timeout": 30, "interval": 0.05, "successes": 3},
             "canonical": "hello.example.org",
             "keep_releases": 5,
             "linger": 4,
