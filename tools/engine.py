@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -58,13 +59,14 @@ def foresee() -> None:
 
 
 def _daemon_runs() -> bool:
-    """Whether a dockerd is running already, answering or not."""
-    for status in Path("/proc").glob("[0-9]*/comm"):
+    """Whether a dockerd is running already, answering or not; one that was killed does not count."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            if status.read_text().strip() == "dockerd":
-                return True
+            _pid, name, rest = re.split(r" \((.*)\) ", status.read_text(), maxsplit=1)
         except OSError:
             continue  # the process has ended meanwhile
+        if name == "dockerd" and not rest.startswith(("Z", "X")):
+            return True
     return False
 
 
