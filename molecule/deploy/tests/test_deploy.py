@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -361,3 +362,40 @@ def test_deploys_a_tag_of_a_repository(host: Host, deploys: Deploys) -> None:
     git(deploys.source, "tag", "--force", "v1.0")
     deploys.good()
     assert ask(host)["version"] == "later"
+
+
+def test_a_project_file_is_enough_to_build_from(deploys: Deploys, host: Host) -> None:
+    (deploys.source / "requirements.lock").unlink()
+    (deploys.source / "pyproject.toml").write_text(
+        '[project]\nname = "hello"\ndependencies = ["flask>=3.1"]\n'
+    )
+    deploys.edit('VERSION = "one"', 'VERSION = "project file"')
+    deploys.good()
+    assert ask(host)["version"] == "project file"
+    assert host.file("/srv/hello/current/venv/bin/gunicorn").exists  # brought by the plan, not by the project
+    assert "changed=0" in deploys.good()
+
+
+def test_a_bare_wheel_is_enough_to_deploy(deploys: Deploys, host: Host, tmp_path: Path) -> None:
+    wheel = tmp_path / "hello-1.0-py3-none-any.whl"
+    module = deploys.module.read_text().replace('VERSION = "one"', 'VERSION = "wheel"')
+    metadata = "Metadata-Version: 2.1\nName: hello\nVersion: 1.0\nRequires-Dist: flask>=3.1\n"
+    parts = {
+        "hello/__init__.py": module,
+        "hello/static/style.css": "body { color: teal }",
+        "hello-1.0.dist-info/METADATA": metadata,
+        "hello-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*parts, "hello-1.0.dist-info/RECORD"])
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in {**parts, "hello-1.0.dist-info/RECORD": record}.items():
+            archive.writestr(name, content)
+    deploys.variables = {"converge_source": str(wheel), "converge_static": "hello/static"}
+    deploys.good()
+    assert ask(host)["version"] == "wheel"
+    assert host.file("/srv/hello/current/static/static/style.css").content_string == "body { color: teal }"
+    assert (
+        host.run("runuser -u hello -- touch /srv/hello/current/venv/lib/python3.13/site-packages/hello/x").rc
+        != 0
+    )
+    assert "changed=0" in deploys.good()
