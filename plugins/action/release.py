@@ -95,10 +95,14 @@ class ActionModule(ActionBase):
         if strange:
             raise AnsibleActionFail(f"{', '.join(strange)}: staged, but not among the releases to activate")
         told = [{**release, "source": _NO_SOURCE} for release in chosen]
-        result = self._call("active", told, staged={name: app["release"] for name, app in apps.items()})
+        result = self._call(
+            "active",
+            told,
+            staged={name: app["release"] for name, app in apps.items()},
+            spent={name: app.get("seconds", {}) for name, app in apps.items()},
+        )
         for name, app in result.get("apps", {}).items():
             app["revision"] = apps[name].get("revision", "")
-            app["seconds"] = {**apps[name].get("seconds", {}), **app["seconds"]}
         return result
 
     def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ description:
   - With O(state=active), switches every app that was staged. The old release drains after the task.
   - Sources are read, fetched and packed on the controller, and uploaded only when a host does not have them.
   - All apps of a host take one round trip for each state, and one more when code has to be uploaded.
+  - Every switch is noted in the file C(history.jsonl) in the app's directory.
   - When an app fails, what served before goes on serving, and the message carries the last lines of the
     app's journal.
 options:
@@ -36,6 +37,11 @@ options:
     description:
       - What a task with O(state=staged) returned. Required when O(state=active).
     type: dict
+  spent:
+    description:
+      - Seconds that staging took, by app and step, for the history. Set by the action.
+    type: dict
+    default: {}
   deployer:
     description:
       - Who deploys. Set by the action.
@@ -88,6 +94,9 @@ apps:
       sample: 20261120T101500Z-3fb1c0de42
     previous:
       description: The release that served before.
+      type: str
+    serves:
+      description: The release that serves when the task has ended, also when it has failed. Null for none.
       type: str
     revision:
       description: The commit of the source, with C(-dirty) when files differ from it. Empty without git.
@@ -154,6 +163,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["staged", "active"], "required": True},
             "releases": {"type": "list", "elements": "dict", "required": True},
             "staged": {"type": "dict"},
+            "spent": {"type": "dict", "default": {}},
             "deployer": {"type": "str", "default": ""},
             "bundles": {"type": "dict", "default": {}, "no_log": True},
             "bundle_files": {"type": "dict", "default": {}},
@@ -169,7 +179,7 @@ def main() -> None:
         if given["state"] == "staged":
             outcomes = staging.stage(job, releases)
         else:
-            outcomes = activation.activate(job, releases, given["staged"] or {})
+            outcomes = activation.activate(job, releases, given["staged"] or {}, given["spent"])
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
@@ -180,6 +190,9 @@ def main() -> None:
         "diff": _diff(outcomes),
         "invocation": {},
     }
+    for outcome in outcomes.values():
+        if outcome.warning:
+            module.warn(outcome.warning)
     if failures:
         module.fail_json(msg="\n".join(failures), **answer)
     missing = sorted({outcome.missing for outcome in outcomes.values() if outcome.missing})

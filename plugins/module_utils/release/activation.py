@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from . import building, places
+from . import building, history, places
 from .locking import locked, utc
 from .ports import Unit
 from .request import Release, ReleaseFailure, in_words
@@ -29,9 +29,18 @@ from .staging import Job, Outcome, cancel_orders, drain, patterns, running, side
 SWITCH = 0.25  # seconds that a switch may take before the end of the old release is ordered anew
 
 
-def activate(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -> dict[str, Outcome]:
-    """Switch every app to the release that was staged for it."""
-    outcomes = {release.name: Outcome() for release in releases}
+def activate(
+    job: Job,
+    releases: Sequence[Release],
+    staged: Mapping[str, str],
+    spent: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Outcome]:
+    """Switch every app to the release that was staged for it.
+
+    ``spent`` are the seconds that staging took, by app: they go into the history.
+    """
+    spent = spent or {}
+    outcomes = {release.name: Outcome(seconds=dict(spent.get(release.name, {}))) for release in releases}
     units = job.host.units([pattern for release in releases for pattern in patterns(release)])
 
     def work(release: Release) -> None:
@@ -43,6 +52,8 @@ def activate(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -
             outcome.failure = f"{release.name}: {error}"
         except OSError as error:
             outcome.failure = f"{release.name}: {in_words(error)}"
+        finally:
+            outcome.serves = places.pointer(release, "current")
 
     # misc: mypy gives the default of a lambda no type.
     side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
@@ -78,6 +89,8 @@ def _activate_one(
     if release.expiry(name) + ".timer" in units:  # it looks before it acts, but this may not serve for ever
         host.cancel([release.expiry(name)])
     outcome.seconds["switch"] = round(host.clock() - begin, 3)
+    if outcome.changed:
+        outcome.warning = history.append(host, release, job.verb, job.who, old, name, outcome.seconds)
     places.disable_others(host, release, job.places, [name])
     places.nominate(host, release, None, job.who)
     prune(job, release, units)

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .ports import Host
@@ -42,8 +43,9 @@ def locked(host: Host, release: Release, who: str, what: str) -> Iterator[bool]:
         while not _try(handle):
             waited = True
             if host.clock() >= limit:
+                whose = holder(release.home) or "another deploy"
                 raise ReleaseFailure(
-                    f"locked by {_holder(path)}; waited {release.lock_wait:.0f} s: "
+                    f"locked by {whose}; waited {release.lock_wait:.0f} s: "
                     "run again when that deploy has ended"
                 )
             host.sleep(0.1)
@@ -64,10 +66,45 @@ def _try(handle: int) -> bool:
     return True
 
 
-def _holder(path: str) -> str:
+@dataclass(frozen=True)
+class Holder:
+    """Who has locked an app, as that process wrote it down itself."""
+
+    who: str
+    what: str
+    since: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.who} since {self.since} ({self.what}, process {self.pid})"
+
+
+def holder(home: str) -> Holder | None:
+    """What the lock of the app in a directory says; None when that cannot be read.
+
+    A killed process leaves its name behind: ``held`` tells whether it still holds the lock.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.join(home, LOCK), encoding="utf-8") as file:
             said = json.load(file)
-        return f"{said['who']} since {said['since']} ({said['what']}, process {said['pid']})"
-    except (OSError, ValueError, KeyError):
-        return "another deploy"
+        return Holder(str(said["who"]), str(said["what"]), str(said["since"]), int(said["pid"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def held(home: str) -> Holder | None:
+    """Who holds the lock right now. Takes no lock to find out, so no deploy has to wait for the question."""
+    found = holder(home)
+    if found is None:
+        return None
+    try:
+        lock = os.stat(os.path.join(home, LOCK))
+        for handle in os.scandir(f"/proc/{found.pid}/fd"):
+            try:
+                if os.path.samestat(os.stat(handle.path), lock):
+                    return found
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return None

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import environment as environments
-from . import building, places
+from . import building, history, places
 from .gate import pass_gate
 from .locking import locked
 from .places import Places
@@ -43,10 +43,12 @@ class Outcome:
 
     release: str | None = None
     previous: str | None = None
+    serves: str | None = None
     changed: bool = False
     staged: bool = False
     missing: str | None = None
     failure: str | None = None
+    warning: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
     after: dict[str, str] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Outcome:
         return {
             "release": self.release,
             "previous": self.previous,
+            "serves": self.serves,
             "changed": self.changed,
             "staged": self.staged,
             "seconds": self.seconds,
@@ -72,6 +75,7 @@ class Job:
     check: bool = False
     build: Callable[..., environments.Result] = environments.build
     identify: Callable[[str], dict[str, str]] = environments.identity
+    verb: str = history.DEPLOY  # what a switch is for
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
             outcome.failure = f"{release.name}: {error}"
         except OSError as error:
             outcome.failure = f"{release.name}: {in_words(error)}; nothing that serves was touched"
+        finally:
+            outcome.serves = places.pointer(release, "current")
 
     if not job.bundles and not job.check:
         # First look for code that is not on this host; nothing is begun that could wait for it.
