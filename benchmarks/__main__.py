@@ -3,6 +3,8 @@
 .venv/bin/python -m benchmarks                  everything
 .venv/bin/python -m benchmarks scale            round trips of 1, 10 and 50 apps, seconds of 1 and 50
 .venv/bin/python -m benchmarks seconds serving  first provisioning, no-op, deploy; then the load
+.venv/bin/python -m benchmarks deploys --ansistrano PATH
+                                                deploys beside a tutorial's and, if given, Ansistrano's
 .venv/bin/python -m benchmarks render           nothing but the text and the picture, from the last results
 """
 
@@ -19,13 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report, scale, seconds, serving
+from benchmarks import deploys, machine, report, scale, seconds, serving
 from benchmarks.apps import KEY, Inventory
 from benchmarks.hosts import Host
 from benchmarks.plays import ROOT, PlayError, play
 from tools.steps import STATE, Stop, apt_install
 
-PARTS = ("seconds", "serving", "scale")
+PARTS = ("seconds", "serving", "scale", "deploys")
 BEGIN = time.monotonic()
 
 
@@ -103,9 +105,32 @@ def measure_scale(directory: Path, options: argparse.Namespace) -> dict[str, Any
         }
 
 
+def measure_deploys(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure deploys beside other ways to deploy."""
+    begin = stamp()
+    if options.ansistrano is None:
+        say("no --ansistrano PATH was given: deploys are measured beside the tutorial's playbook only")
+    with ExitStack() as stack:
+        hosts = [
+            stack.enter_context(Host(f"deploys-{number + 1}", directory)) for number in range(deploys.HOSTS)
+        ]
+        return {
+            **begin,
+            **deploys.measure(hosts, directory, options.ansistrano, options.deploy_rounds, say),
+        }
+
+
 def stamp() -> dict[str, Any]:
     """Return when a part was measured, and how busy the machine was with other things before it."""
     return {"when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "load": round(os.getloadavg()[0], 2)}
+
+
+def _role(text: str) -> Path:
+    """A role's directory, as an argument."""
+    path = Path(text).expanduser().resolve()
+    if not (path / "tasks" / "main.yml").is_file():
+        raise argparse.ArgumentTypeError(f"{path} is no role: it has no tasks/main.yml")
+    return path
 
 
 def main() -> int:
@@ -122,6 +147,12 @@ def main() -> int:
     parser.add_argument(
         "--apps", type=int, nargs="+", default=[10, 50], help="numbers of apps beside 1 (default: 10 50)"
     )
+    parser.add_argument(
+        "--deploy-rounds", type=int, default=5, help="runs of each way to deploy (default: 5)"
+    )
+    parser.add_argument(
+        "--ansistrano", type=_role, help="a clone of github.com/ansistrano/deploy, for deploys"
+    )
     options = parser.parse_args()
     parts = set(options.parts or PARTS)
     if parts - {*PARTS, "render"}:
@@ -129,8 +160,9 @@ def main() -> int:
     if parts == {"render"}:
         report.write(report.newest())
         return 0
-    if not shutil.which("wrk"):
-        apt_install(["wrk"], STATE / "logs" / "wrk.log")
+    for program in ("wrk", "rsync"):
+        if not shutil.which(program):
+            apt_install([program], STATE / "logs" / f"{program}.log")
     results = report.load()
     results["machine"] = machine.describe()
     with tempfile.TemporaryDirectory(prefix="flaskworks-bench-") as name:
@@ -139,6 +171,9 @@ def main() -> int:
             report.save(results)
         if "scale" in parts:
             results["scale"] = measure_scale(Path(name), options)
+            report.save(results)
+        if "deploys" in parts:
+            results["deploys"] = measure_deploys(Path(name), options)
             report.save(results)
     for path in report.write(results):
         say(f"written: {path.relative_to(ROOT)}")

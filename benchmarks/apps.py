@@ -31,12 +31,14 @@ def health() -> str:
 class Inventory:
     """An inventory in a directory of its own; nothing of it lies in the clone."""
 
-    def __init__(self, directory: Path, host: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, *hosts: Mapping[str, Any]) -> None:
         self.directory = directory
         self.sources = directory.parent / f"{directory.name}-sources"
         (directory / "group_vars" / "flask").mkdir(parents=True)
         self.sources.mkdir()
-        _write(directory / "hosts.json", {"flask": {"hosts": {"bench": dict(host)}}})
+        names = ["bench", *(f"bench-{number}" for number in range(2, len(hosts) + 1))]
+        described = {name: dict(host) for name, host in zip(names, hosts, strict=True)}
+        _write(directory / "hosts.json", {"flask": {"hosts": described}})
 
     def describe_sample_app(self) -> None:
         """Describe the sample app as the README does, with a copy of its code."""

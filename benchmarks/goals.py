@@ -58,4 +58,17 @@ def goals(results: dict[str, Any]) -> list[Goal]:
             ),
             Goal("round trips of a deploy, at most", deploys, 3, "", 0),
         ]
+    if "deploys" in results and results["deploys"]["ansistrano"]:
+        for each, limit in zip(results["deploys"]["sizes"], (0.25, 0.20), strict=True):
+            hosts = "one host" if each["hosts"] == 1 else f"{each['hosts']} hosts"
+            share = "as a share of Ansistrano's"
+            found += [
+                Goal(f"deploy of changed code on {hosts}, {share}", _share(each, "deploy"), limit, TIMES, 2),
+                Goal(f"deploy with nothing to do on {hosts}, {share}", _share(each, "no_op"), 0.20, TIMES, 2),
+            ]
     return found
+
+
+def _share(size: dict[str, Any], kind: str) -> float:
+    ratio: float = size[kind]["ratio"]["ansistrano"]
+    return ratio

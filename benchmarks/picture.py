@@ -24,7 +24,7 @@ def draw(results: dict[str, Any]) -> str:
     rows = goals(results)
     if rows:
         parts += promises(rows, MARGIN, top, 510)
-        top += 290
+        top += max(70 + 44 * len(rows), 290 if "scale" in results else 0)
     if "serving" in results:
         parts += serving(results["serving"], MARGIN, top, WIDTH - 2 * MARGIN)
         top += 92 + 58 * len(results["serving"]["workloads"])

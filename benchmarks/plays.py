@@ -40,8 +40,8 @@ class Play:
         return dict(collections.Counter(self.trips))
 
 
-def play(playbook: Path, inventory: Path, *, count: bool = False) -> Play:
-    """Run a playbook against an inventory; with `count`, note every round trip.
+def play(playbook: Path, inventory: Path, *, count: bool = False, limit: str = "") -> Play:
+    """Run a playbook against an inventory, or those hosts of it; with `count`, note every round trip.
 
     Raises:
         PlayError: when the playbook fails.
@@ -61,9 +61,10 @@ def play(playbook: Path, inventory: Path, *, count: bool = False) -> Play:
                 "FLASKWORKS_ROUND_TRIPS": str(trips),
             }
             trips.touch()
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), str(playbook), "-i", str(inventory)]
         begin = time.monotonic()
         done = subprocess.run(
-            [str(Path(sys.executable).parent / "ansible-playbook"), str(playbook), "-i", str(inventory)],
+            [*command, "--limit", limit] if limit else command,
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

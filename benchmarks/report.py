@@ -59,6 +59,8 @@ def _text(results: dict[str, Any]) -> str:
         blocks.append(_goals(results))
     if "seconds" in results:
         blocks.append(_seconds(results["seconds"]))
+    if "deploys" in results:
+        blocks.append(_deploys(results["deploys"]))
     if "scale" in results:
         blocks.append(_scale(results["scale"]))
     if "serving" in results:
@@ -103,6 +105,33 @@ def _seconds(part: dict[str, Any]) -> str:
     )
 
 
+def _deploys(part: dict[str, Any]) -> str:
+    peers = {"ansistrano": "Ansistrano", "tutorial": "tutorial"}
+    if part["ansistrano"] is None:
+        del peers["ansistrano"]
+        beside = "No clone of Ansistrano's role was given in this run, so nothing is said about it."
+    else:
+        beside = f"Ansistrano's role is {part['ansistrano']}."
+    rows = []
+    for each in part["sizes"]:
+        for kind, name in (("deploy", "one changed file"), ("no_op", "nothing to do")):
+            found = each[kind]
+            rows.append(
+                (
+                    str(each["hosts"]),
+                    name,
+                    *(_s(found["seconds"][way]) for way in ("empty", "ours", *peers)),
+                    *(_ratio(found["ratio"][peer], found["ratios"][peer]) for peer in peers),
+                )
+            )
+    head = ("hosts", "deploy", "empty playbook", "ours", *peers.values())
+    return (
+        "### Deploys beside other ways to deploy\n\n"
+        f"Seconds, medians of {part['rounds']} interleaved rounds over ssh. {beside}\n\n"
+        + _table((*head, *(f"ours / {name} (rounds)" for name in peers.values())), rows)
+    )
+
+
 def _scale(part: dict[str, Any]) -> str:
     rows = [
         (
@@ -139,7 +168,7 @@ def _serving(part: dict[str, Any]) -> str:
             str(each["connections"]),
             rate(each["ours"]["rate"]),
             rate(each["tutorial"]["rate"]),
-            f"**{each['ratio']:.2f}** ({', '.join(f'{ratio:.2f}' for ratio in each['ratios'])})",
+            _ratio(each["ratio"], each["ratios"]),
             latency(each["ours"]["p99"]),
             latency(each["tutorial"]["p99"]),
             f"{each['ours']['failed']} / {each['tutorial']['failed']}",
@@ -166,6 +195,10 @@ def _serving(part: dict[str, Any]) -> str:
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _ratio(median: float, rounds: Sequence[float]) -> str:
+    return f"**{median:.2f}** ({', '.join(f'{ratio:.2f}' for ratio in rounds)})"
 
 
 def _s(seconds: float) -> str:
