@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.source import Files, SourceFailure, gather
 
 INLINE_LIMIT = 8 * 1024 * 1024  # bytes of bundles that travel with the arguments of a module
@@ -35,15 +36,16 @@ class ActionModule(ActionBase):
                 "state": {"type": "str", "choices": ["staged", "active"], "required": True},
                 "releases": {"type": "list", "elements": "dict", "required": True},
                 "staged": {"type": "dict"},
+                "redeploy": {"type": "list", "elements": "str", "default": []},
             },
             required_if=[("state", "active", ["staged"])],
         )
         self._vars = task_vars or {}
         if given["state"] == "staged":
-            return self._stage(given["releases"])
+            return self._stage(given["releases"], given["redeploy"])
         return self._activate(given["releases"], given["staged"])
 
-    def _stage(self, releases: list[dict[str, Any]]) -> dict[str, Any]:
+    def _stage(self, releases: list[dict[str, Any]], redeploy: list[str]) -> dict[str, Any]:
         if not releases:
             return {"changed": False, "apps": {}}
         cache = _cache()
@@ -57,7 +59,8 @@ class ActionModule(ActionBase):
         if errors:
             raise AnsibleActionFail("\n".join(errors))
         told = [{**release, "source": sources[release["name"]].describe()} for release in releases]
-        result = self._call("staged", told)
+        common = {"redeploy": redeploy, "moment": run_moment(cache)}
+        result = self._call("staged", told, **common)
         missing = result.pop("missing", [])
         if missing and not result.get("failed"):
             by_digest = {source.digest: source for source in sources.values()}
@@ -65,7 +68,7 @@ class ActionModule(ActionBase):
                 bundles = {digest: by_digest[digest].bundle(cache) for digest in missing}
             except SourceFailure as error:
                 raise AnsibleActionFail(str(error)) from error
-            result = self._call("staged", told, **self._upload(bundles))
+            result = self._call("staged", told, **common, **self._upload(bundles))
             result.pop("missing", None)
         for name, app in result.get("apps", {}).items():
             app["revision"] = sources[name].revision

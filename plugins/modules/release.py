@@ -42,6 +42,25 @@ options:
       - Seconds that staging took, by app and step, for the history. Set by the action.
     type: dict
     default: {}
+  to:
+    description:
+      - With O(state=staged), go back to a release that is there instead of making one of the source.
+        V(previous) is the one that served before; otherwise its id, or the moment that its id begins with.
+      - Empty to stage what the source and the configuration make.
+    type: str
+    default: ""
+  redeploy:
+    description:
+      - Apps to deploy although what they would get turned out bad or was rolled back from.
+    type: list
+    elements: str
+    default: []
+  moment:
+    description:
+      - When the deploy began, in UTC, as names of releases hold it. Set by the action, equal on all hosts.
+      - Empty for the host's own clock.
+    type: str
+    default: ""
   deployer:
     description:
       - Who deploys. Set by the action.
@@ -164,6 +183,9 @@ def main() -> None:
             "releases": {"type": "list", "elements": "dict", "required": True},
             "staged": {"type": "dict"},
             "spent": {"type": "dict", "default": {}},
+            "to": {"type": "str", "default": ""},
+            "redeploy": {"type": "list", "elements": "str", "default": []},
+            "moment": {"type": "str", "default": ""},
             "deployer": {"type": "str", "default": ""},
             "bundles": {"type": "dict", "default": {}, "no_log": True},
             "bundle_files": {"type": "dict", "default": {}},
@@ -175,7 +197,15 @@ def main() -> None:
     releases = [parse(one) for one in given["releases"]]
     folder = tempfile.mkdtemp(prefix="flaskworks-") if given["bundles"] or given["bundle_files"] else ""
     try:
-        job = staging.Job(Host(), Places(), given["deployer"], _bundles(given, folder), module.check_mode)
+        job = staging.Job(
+            Host(),
+            Places(),
+            given["deployer"],
+            _bundles(given, folder),
+            module.check_mode,
+            moment=given["moment"],
+            redeploy=given["redeploy"],
+        )
         if given["state"] == "staged":
             outcomes = staging.stage(job, releases)
         else:

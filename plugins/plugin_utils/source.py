@@ -39,6 +39,7 @@ from ansible_collections.flaskworks.server.plugins.module_utils.tree import (
     landing,
     link_target,
 )
+from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_mark
 
 LOCKS = ("requirements.lock", "requirements.txt", "pyproject.toml")
 BUNDLE_LIFE = 24 * 3600  # seconds for which a bundle is kept after its last use
@@ -325,21 +326,11 @@ def _fetch(store: Path, url: str) -> None:
         store,
         hint=f"cannot fetch {url} on the controller; see that its user may read it",
     )
-    store.with_suffix(".run").write_text(_run_mark(), encoding="utf-8")
-
-
-def _run_mark() -> str:
-    """Names this run of the controller: the process that all workers are children of, and its start."""
-    parent = os.getppid()
-    try:
-        born = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""  # not Linux: fetch each time
-    return f"{parent} {born}"
+    store.with_suffix(".run").write_text(run_mark(), encoding="utf-8")
 
 
 def _fetched_by_this_run(store: Path) -> bool:
-    mark = _run_mark()
+    mark = run_mark()
     try:
         return bool(mark) and store.with_suffix(".run").read_text(encoding="utf-8") == mark
     except OSError:

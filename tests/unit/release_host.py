@@ -159,6 +159,8 @@ class Bench:
         self.code = dict.fromkeys(apps, "one")
         self.builds = 0
         self.uploads: list[str] = []
+        self.moment = ""
+        self.redeploy: list[str] = []
         (root / "units").mkdir(parents=True)
         (root / "etc").mkdir()
         for app in apps:
@@ -225,7 +227,17 @@ class Bench:
     def job(self, bundles: dict[str, str] | None = None, check: bool = False, who: str = "me@here") -> Job:
         places = Places(str(self.root / "etc" / ".digest-key"), str(self.root / "units"))
         identify = environments._own_identity
-        return Job(self.host, places, who, bundles or {}, check, self.build, lambda _path: identify())
+        return Job(
+            self.host,
+            places,
+            who,
+            bundles or {},
+            check,
+            moment=self.moment,
+            redeploy=self.redeploy,
+            build=self.build,
+            identify=lambda _path: identify(),
+        )
 
     def stage(self, check: bool = False, who: str = "me@here") -> dict[str, Outcome]:
         """Both rounds of staging, as the action makes them."""

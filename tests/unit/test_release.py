@@ -234,7 +234,7 @@ def test_an_abandoned_candidate_is_stopped_in_the_end(bench: Bench) -> None:
     bench.code["hello"] = "abandoned"
     bench.stage()
     bench.code["hello"] = "one"
-    bench.host.pass_time(1000)
+    bench.host.pass_time(8000)
     bench.deploy()
     assert bench.host.running("hello") == {live}
 
@@ -306,7 +306,7 @@ def test_killed_at_any_step_of_the_first_deploy(tmp_path: Path, number: int) -> 
     assert bench.serving() == "one"
     assert bench.pointer("current") == (killed_at or outcome.release)
     assert bench.pointer("previous") is None
-    bench.host.pass_time(1000)
+    bench.host.pass_time(8000)
     assert not bench.deploy()["hello"].changed
     assert bench.host.running("hello") == bench.enabled() == {bench.pointer("current")}
     assert bench.releases() == [bench.pointer("current")]

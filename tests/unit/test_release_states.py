@@ -69,7 +69,7 @@ class Deploys(RuleBasedStateMachine):
         if self.staged:
             self.bench.activate(self.staged)
 
-    @rule(seconds=st.sampled_from([1, 5, 1000]))
+    @rule(seconds=st.sampled_from([1, 5, 8000]))
     def wait(self, seconds: int) -> None:
         self.bench.host.pass_time(seconds)
 
@@ -82,7 +82,7 @@ class Deploys(RuleBasedStateMachine):
         """After a deploy that ends well and a pause, only what serves runs, now and after a restart."""
         self.bench.code["hello"] = "one"
         assert self.bench.deploy()["hello"].failure is None
-        self.bench.host.pass_time(1000)
+        self.bench.host.pass_time(8000)
         self.bench.deploy()  # clears away a candidate that somebody forgot
         self.bench.host.pass_time(10)
         assert self.bench.host.running("hello") == self.bench.enabled() == {self.bench.pointer("current")}

@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from . import building, history, places
+from . import building, history, marks, places
 from .locking import locked, utc
 from .ports import Unit
 from .request import Release, ReleaseFailure, in_words
@@ -93,6 +93,7 @@ def _activate_one(
         outcome.warning = history.append(host, release, job.verb, job.who, old, name, outcome.seconds)
     places.disable_others(host, release, job.places, [name])
     places.nominate(host, release, None, job.who)
+    marks.unmark(host, release, name, alike=True)  # somebody wanted it all the same
     prune(job, release, units)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from . import ids
 from .ports import Host
 from .request import Release, ReleaseFailure
 
@@ -23,7 +24,6 @@ DIGEST_KEY = "/etc/flask/.digest-key"
 UNITS = "/etc/systemd/system"
 ABSENT = "absent"
 UNKEYED = "not digested before there is a key"
-_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{10}$")
 _WANTED_BY = re.compile(r"^WantedBy\s*=\s*(.+)$", re.MULTILINE)
 
 
@@ -112,7 +112,7 @@ def names(release: Release) -> list[str]:
         found = os.listdir(release.releases)
     except FileNotFoundError:
         return []
-    return sorted(name for name in found if _NAME.match(name))
+    return sorted(name for name in found if ids.is_id(name))
 
 
 def record(release: Release, name: str) -> dict[str, Any] | None:
@@ -236,8 +236,11 @@ def disable_others(host: Host, release: Release, places: Places, kept: Iterable[
 # -- writing --------------------------------------------------------------------------------------
 
 
-def write(host: Host, path: str, content: bytes, mode: int, gid: int) -> None:
-    """Replace a file atomically; it has its final owner and mode from the start."""
+def write(host: Host, path: str, content: bytes, mode: int, gid: int, *, sync: bool = False) -> None:
+    """Replace a file atomically; it has its final owner and mode from the start.
+
+    With ``sync``, it is on the disk before it gets its name; the caller syncs the directory.
+    """
     partial = f"{path}.partial"
     if os.path.lexists(partial):
         os.unlink(partial)
@@ -246,6 +249,9 @@ def write(host: Host, path: str, content: bytes, mode: int, gid: int) -> None:
         file.write(content)
         host.own(handle, gid)
         os.fchmod(handle, mode)
+        if sync:
+            file.flush()
+            os.fsync(handle)
     host.step(f"write {os.path.basename(path)}")
     os.rename(partial, path)
 

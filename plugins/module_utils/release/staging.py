@@ -20,20 +20,20 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import environment as environments
-from . import building, history, places
+from . import building, history, ids, marks, places
 from .gate import pass_gate
 from .locking import locked
 from .places import Places
 from .ports import Host, Unit
 from .request import Release, ReleaseFailure, in_words
 
-CANDIDATE_LIFE = 900  # seconds for which a deploy that has nothing to do spares the candidate of another
+# Seconds for which a candidate may wait: hooks and other batches of hosts come before its activation.
+CANDIDATE_LIFE = 7200
 WORKERS = 6
 
 
@@ -73,6 +73,8 @@ class Job:
     who: str
     bundles: Mapping[str, str]
     check: bool = False
+    moment: str = ""  # when the deploy began, as ids hold it; empty for now
+    redeploy: Collection[str] = ()  # apps to deploy although what they would get is marked
     build: Callable[..., environments.Result] = environments.build
     identify: Callable[[str], dict[str, str]] = environments.identity
     verb: str = history.DEPLOY  # what a switch is for
@@ -184,6 +186,7 @@ def _guarded(
 ) -> None:
     if job.check or not act:
         look = _look(release, identity, key)
+        _refuse_marked(job, release, look)
         if job.check:
             _foresee(release, outcome, look, units)
         else:
@@ -192,7 +195,9 @@ def _guarded(
     with locked(job.host, release, job.who, "stage") as waited:
         if waited:
             units = job.host.units(patterns(release))
-        _stage_one(job, release, outcome, _look(release, identity, key), units)
+        look = _look(release, identity, key)
+        _refuse_marked(job, release, look)
+        _stage_one(job, release, outcome, look, units)
 
 
 def _look(release: Release, identity: dict[str, str], key: bytes) -> Look:
@@ -202,6 +207,12 @@ def _look(release: Release, identity: dict[str, str], key: bytes) -> Look:
     current = places.pointer(release, "current")
     known = places.record(release, current) if current else None
     return Look(identity, name, found, places.total(found), current, known, key)
+
+
+def _refuse_marked(job: Job, release: Release, look: Look) -> None:
+    """What serves is marked only where a roll back was killed before its switch; that changes nothing."""
+    if look.known is None or look.known.get("digest") != look.digest:
+        marks.require_unmarked(release, look.parts, job.redeploy)
 
 
 def _wanted(release: Release, wheel: str | None) -> environments.Wanted:
@@ -349,7 +360,7 @@ def _build(job: Job, release: Release, look: Look) -> str:
         wheel = _unpacked_wheel(release, bundle)
     host.step("build environment")
     job.build(environment, _wanted(release, wheel), look.environment, gid=gid, lock_wait=release.lock_wait)
-    name = _new_name(host, release, look.digest)
+    name = _new_name(job, release, look.digest)
     code = building.Code(bundle, None)
     if bundle is None and release.source.kind == "tree":
         there = building.code_on_host(release)
@@ -374,13 +385,13 @@ def _unpacked_wheel(release: Release, bundle: str | None) -> str:
     return os.path.join(folder, str(release.source.wheel))
 
 
-def _new_name(host: Host, release: Release, digest: str) -> str:
-    moment = host.now()
-    while True:
-        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(moment))}-{digest[:10]}"
-        if not os.path.exists(os.path.join(release.releases, name)):
-            return name
+def _new_name(job: Job, release: Release, digest: str) -> str:
+    """The moment when the deploy began, moved on where a release of this host has it already."""
+    taken = {ids.moment(name) for name in places.names(release)}
+    moment = ids.moment(job.moment) if job.moment else float(int(job.host.now()))
+    while moment in taken:
         moment += 1
+    return ids.make(moment, digest)
 
 
 def tidy(
