@@ -126,6 +126,11 @@ apps:
     staged:
       description: Whether the release waits for its activation.
       type: bool
+    damage:
+      description: What is wrong with the files of the live release, which is why it is built anew.
+      returned: when the live release is not what it was when it was made
+      type: str
+      sample: "20261120T101500Z-3fb1c0de42: src/hello.py was changed"
     seconds:
       description: What V(build), V(gate) and V(switch) took.
       type: dict

@@ -88,6 +88,7 @@ class FakeHost(Host):
             assert (place / "release.json").exists(), "a unit was started before its release was complete"
             if self.states.get(unit, Unit()).active == "deactivating":
                 continue  # the start waits for the end
+            (place / "gunicorn.sock").touch()
             broken = "import" in self.behaviour(place)
             self.states[unit] = Unit("failed", "failed", "exit-code") if broken else Unit("active", "running")
         return None

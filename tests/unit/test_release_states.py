@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
+from ansible_collections.flaskworks.server.plugins.module_utils.release import seal
 from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Outcome
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import digest, walk
 from hypothesis import settings
@@ -47,6 +48,7 @@ class Deploys(RuleBasedStateMachine):
         assert bool(outcome.failure) == broken
         if not broken:
             assert self.bench.serving() == self.bench.code["hello"]
+            assert seal.damage(str(self.root / "srv/hello/current")) is None
             assert not [name for name in self.bench.releases() if name.startswith(".")]
             assert len(self.bench.releases()) <= 3 + 2  # what serves and what served before stay in any case
 
@@ -59,6 +61,13 @@ class Deploys(RuleBasedStateMachine):
             pass
         finally:
             self.bench.host.die_after = None
+
+    @rule(number=st.integers(0, 4))
+    def damage(self, number: int) -> None:
+        names = [name for name in self.bench.releases() if not name.startswith(".")]
+        if names:
+            place = self.root / "srv/hello/releases" / names[number % len(names)]
+            (place / "static/static/style.css").write_text(f"damaged {number}")
 
     @rule()
     def stage(self) -> None:

@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from . import building, history, marks, places
+from . import building, history, marks, places, seal
 from .locking import locked, utc
 from .ports import Unit
 from .request import Release, ReleaseFailure, in_words
@@ -75,7 +75,8 @@ def _activate_one(
     if old != name:
         if old is not None:
             cancel_orders(host, release, old, units)
-            places.point(host, release, "previous", old)
+            if not _twins(old, name):  # it was damaged: nobody shall go back to it
+                places.point(host, release, "previous", old)
             host.step("order drain")
             ordered = host.clock()
             drain(host, release, old, SWITCH)
@@ -114,12 +115,24 @@ def _require_staged(release: Release, name: str, current: str | None, units: Map
         )
     if places.record(release, name) is None:
         raise ReleaseFailure(f"release {name} was staged but is not there any more; deploy again")
+    damage = seal.damage(os.path.join(release.releases, name))
+    if damage:
+        raise ReleaseFailure(f"release {name} was damaged since it was staged ({damage}); deploy again")
     for unit in release.units(name):
         if not units.get(unit, Unit()).up:
             raise ReleaseFailure(
                 f"{unit} was healthy when it was staged but is not running now, so {name} was not activated; "
                 f"see journalctl -u {unit}, and deploy again"
             )
+
+
+def _twins(one: str, other: str) -> bool:
+    """Whether two releases are made of the same: one was built because the other is damaged, or ending."""
+    return one.rpartition("-")[2] == other.rpartition("-")[2]
+
+
+def _damaged(release: Release, name: str) -> bool:
+    return seal.damage(os.path.join(release.releases, name)) is not None
 
 
 def prune(job: Job, release: Release, units: Mapping[str, Unit]) -> None:
@@ -135,6 +148,8 @@ def prune(job: Job, release: Release, units: Mapping[str, Unit]) -> None:
     names = places.names(release)
     surplus = set(names[: max(len(names) - release.keep_releases, 0)])
     surplus |= {name for name in names if not building.flushed(release, name)}  # never used again
+    current = places.pointer(release, "current")
+    surplus |= {name for name in names if current and _twins(name, current) and _damaged(release, name)}
     for name in sorted(surplus):
         if name not in used and not any(
             state.active == "deactivating" for state in _states(release, name, units)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import tree
-from . import places
+from . import places, seal
 from .locking import utc
 from .ports import Host
 from .request import Release, ReleaseFailure
@@ -115,6 +115,7 @@ def write_release(
     )
     host.own(partial, gid)
     os.chmod(partial, 0o711)  # the proxy passes through it to the socket and the static files
+    seal.seal(host, partial)
     if not unchanged():
         raise ReleaseFailure("its configuration was written anew while it was copied; run again")
     host.step("complete release")

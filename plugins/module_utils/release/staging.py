@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import environment as environments
-from . import building, history, ids, marks, places
+from . import building, history, ids, marks, places, seal
 from .gate import pass_gate
 from .locking import locked
 from .places import Places
@@ -49,12 +49,13 @@ class Outcome:
     missing: str | None = None
     failure: str | None = None
     warning: str | None = None
+    damage: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
     after: dict[str, str] = field(default_factory=dict)
 
     def result(self) -> dict[str, Any]:
-        return {
+        told: dict[str, Any] = {
             "release": self.release,
             "previous": self.previous,
             "serves": self.serves,
@@ -62,6 +63,7 @@ class Outcome:
             "staged": self.staged,
             "seconds": self.seconds,
         }
+        return {**told, "damage": self.damage} if self.damage else told
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Look:
     current: str | None
     known: dict[str, Any] | None
     key: bytes
+    damage: str | None
 
 
 def patterns(release: Release) -> list[str]:
@@ -185,7 +188,7 @@ def _guarded(
     act: bool,
 ) -> None:
     if job.check or not act:
-        look = _look(release, identity, key)
+        look = _look(release, identity, key, units)
         _refuse_marked(job, release, look)
         if job.check:
             _foresee(release, outcome, look, units)
@@ -195,18 +198,31 @@ def _guarded(
     with locked(job.host, release, job.who, "stage") as waited:
         if waited:
             units = job.host.units(patterns(release))
-        look = _look(release, identity, key)
+        look = _look(release, identity, key, units)
         _refuse_marked(job, release, look)
         _stage_one(job, release, outcome, look, units)
 
 
-def _look(release: Release, identity: dict[str, str], key: bytes) -> Look:
+def _look(release: Release, identity: dict[str, str], key: bytes, units: Mapping[str, Unit]) -> Look:
     wanted = _wanted(release, None)
     name = environments.content_hash(wanted, identity)
     found = places.parts(release, name, key)
     current = places.pointer(release, "current")
     known = places.record(release, current) if current else None
-    return Look(identity, name, found, places.total(found), current, known, key)
+    digest = places.total(found)
+    damage = None
+    if current and known and known.get("digest") == digest:
+        damage = _damage(release, current, units)
+    return Look(identity, name, found, digest, current, known, key, damage)
+
+
+def _damage(release: Release, name: str, units: Mapping[str, Unit]) -> str | None:
+    """What is wrong with a release on the disk, if anything is."""
+    root = os.path.join(release.releases, name)
+    listens = units.get(release.units(name)[0], Unit()).up
+    if listens and not os.path.lexists(os.path.join(root, "gunicorn.sock")):
+        return "gunicorn.sock is missing"  # systemd does not notice, and no proxy gets through
+    return seal.damage(root)
 
 
 def _refuse_marked(job: Job, release: Release, look: Look) -> None:
@@ -229,13 +245,14 @@ def _wanted(release: Release, wheel: str | None) -> environments.Wanted:
 
 def _live(release: Release, look: Look, units: Mapping[str, Unit]) -> bool:
     """Whether what is wanted is what serves."""
-    if look.current is None or look.known is None or look.known.get("digest") != look.digest:
+    if look.current is None or look.known is None or look.known.get("digest") != look.digest or look.damage:
         return False
     return all(units.get(unit, Unit()).up for unit in release.units(look.current))
 
 
 def _describe(release: Release, outcome: Outcome, look: Look) -> None:
     outcome.previous = look.current
+    outcome.damage = look.damage and f"{look.current}: {look.damage}"
     outcome.before = building.summary(look.known)
     outcome.after = building.summary({"parts": look.parts, "revision": release.source.revision})
 
@@ -279,7 +296,7 @@ def _reusable(release: Release, look: Look, units: Mapping[str, Unit]) -> str | 
         if known and known.get("digest") == look.digest:
             if not environments.is_complete(os.path.join(release.environments, look.environment)):
                 continue
-            if not building.flushed(release, name):
+            if not building.flushed(release, name) or _damage(release, name, units):
                 continue
             if building.intact(release, os.path.join(release.releases, name, "src")):
                 return name
