@@ -1,0 +1,2 @@
+VERSION = "one"
+BROKEN = ""
