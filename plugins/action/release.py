@@ -15,7 +15,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
-from ansible_collections.flaskworks.server.plugins.plugin_utils.source import Files, SourceFailure, gather
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import Files
 
 INLINE_LIMIT = 8 * 1024 * 1024  # bytes of bundles that travel with the arguments of a module
 MODULE = "flaskworks.server.release"

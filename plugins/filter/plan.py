@@ -56,8 +56,11 @@ options:
         elements: str
         required: true
       source:
-        description: Where the code comes from. Exactly one of O(_input[].source.path) and
-          O(_input[].source.git).
+        description:
+          - Where the code comes from. Exactly one of O(_input[].source.path), O(_input[].source.git) and
+            O(_input[].source.archive).
+          - It is fetched once in a run, on the controller, with the controller's keys; no server ever sees
+            them.
         type: dict
         required: true
         suboptions:
@@ -68,13 +71,24 @@ options:
                 of the working directory.
             type: str
           git:
-            description:
-              - Address of a Git repository. It is fetched on the controller, with the controller's keys; no
-                server ever sees them.
+            description: Address of a Git repository.
             type: str
           version:
             description: Branch, tag or commit of O(_input[].source.git). The remote's default branch when
               not given.
+            type: str
+          archive:
+            description:
+              - A tar (plain, C(.gz), C(.bz2) or C(.xz)) or zip, by its path on the controller or its
+                C(https://) address.
+              - When all of it is below one directory, that directory counts as the top of the source.
+              - Taken as it is, whatever a C(.gitignore) in it says. At most 512 MiB, 100,000 files.
+            type: str
+          checksum:
+            description:
+              - What V(sha256sum) prints for O(_input[].source.archive), as in V(sha256:9f86d0…). Required
+                for an address.
+              - A file that was downloaded is kept on the controller by its checksum and not asked for again.
             type: str
           subdirectory:
             description: The directory inside the source that holds the app, for repositories with several.

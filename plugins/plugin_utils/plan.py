@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,9 @@ THREAD_MEMORY = 100 * 1024
 MEMORY_SHARE = 0.6
 """Part of a host's memory that workers may take; the rest is for the system, the proxy and the page cache."""
 
+SOURCE_KINDS = ("path", "git", "archive")
+"""The keys of a source of which exactly one says where the code is."""
+
 POLICY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -180,6 +183,7 @@ _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WSGI = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*(\([^\n]*\))?")
+_CHECKSUM = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _REQUIREMENT_VERSIONS = re.compile(r"(\s*(~=|==|!=|<=|>=|<|>)\s*[0-9][0-9a-z.*+]*\s*(,|$))+")
 
 
@@ -506,21 +510,24 @@ def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
 
 
 def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) -> None:
-    given = [key for key in ("path", "git") if source[key] is not None]
+    given = [key for key in SOURCE_KINDS if source[key] is not None]
     if len(given) != 1:
-        found = "has both path and git" if given else "has neither path nor git"
+        found = f"has none of {_listed(SOURCE_KINDS)}"
+        if given:
+            found = f"has {'both ' if len(given) == 2 else ''}{_listed(given)}"
         problems.append(f"{where}.source: {found}; give exactly one of them")
-    if source["path"] is not None:
-        if not source["path"].startswith("/"):
-            problems.append(
-                f"{where}.source.path: '{source['path']}' depends on the working directory; "
-                f"write {{{{ inventory_dir }}}}/… or an absolute path"
-            )
-        if source["version"] is not None and not source["git"]:
-            problems.append(
-                f"{where}.source.version: only source.git has versions; leave it "
-                "away or give the repository as source.git"
-            )
+    for key, kinds, hint in (
+        (
+            "version",
+            ("git",),
+            "only source.git has versions; leave it away or give the repository as source.git",
+        ),
+        ("checksum", ("archive",), "is of an archive; leave it away or give the archive as source.archive"),
+    ):
+        if source[key] is not None and given and not set(given) & set(kinds):
+            problems.append(f"{where}.source.{key}: {hint}")
+    if source["path"] is not None and not source["path"].startswith("/"):
+        problems.append(_relative(f"{where}.source.path", source["path"]))
     if source["subdirectory"] is not None and not _inside(source["subdirectory"]):
         problems.append(
             f"{where}.source.subdirectory: '{source['subdirectory']}' must "
@@ -532,11 +539,51 @@ def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) ->
         problems.append(f"{where}.source.version: '{source['version']}' is not a branch, tag or commit")
     if source["git"] is not None and (source["git"].startswith("-") or re.search(r"\s", source["git"])):
         problems.append(f"{where}.source.git: '{source['git']}' is not the address of a repository")
-    if source["git"] is not None and re.match(r"[a-z+]+://[^/@]*:[^/@]*@", source["git"]):
+    _check_password(
+        source["git"],
+        f"{where}.source.git",
+        "leave it to ssh or to Git's credential helper on the controller",
+        problems,
+    )
+    if source["archive"] is not None:
+        _check_file(source, "archive", where, problems)
+    if source["checksum"] is not None and not _CHECKSUM.fullmatch(source["checksum"]):
         problems.append(
-            f"{where}.source.git: carries a password; "
-            "leave it to ssh or to Git's credential helper on the controller"
+            f"{where}.source.checksum: '{source['checksum']}' is no checksum; "
+            "write sha256: and the 64 digits that sha256sum prints"
         )
+
+
+def _check_file(source: Mapping[str, Any], key: str, where: str, problems: list[str]) -> None:
+    """Check a file on the controller or on a web server; what comes over the network needs a checksum."""
+    text = source[key]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        if not re.fullmatch(r"(?i)https?://[^\s/]+/\S+", text):
+            problems.append(f"{where}.source.{key}: '{text}' is not the address of a file; use https://…")
+        _check_password(text, f"{where}.source.{key}", "put it into the controller's ~/.netrc", problems)
+        if source["checksum"] is None:
+            problems.append(
+                f"{where}.source.checksum: is missing; a file from the network needs one, "
+                "as in sha256: and the 64 digits that sha256sum prints"
+            )
+    elif not text.startswith("/"):
+        problems.append(_relative(f"{where}.source.{key}", text))
+
+
+def _check_password(address: str | None, where: str, instead: str, problems: list[str]) -> None:
+    if address is not None and re.match(r"(?i)[a-z+]+://[^/@]*:[^/@]*@", address):
+        problems.append(f"{where}: carries a password; {instead}")
+
+
+def _relative(where: str, path: str) -> str:
+    return (
+        f"{where}: '{path}' depends on the working directory; "
+        "write {{ inventory_dir }}/… or an absolute path"
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(words[:-1])] if words[:-1] else []), *words[-1:]])
 
 
 def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None:
@@ -796,6 +843,7 @@ def _resolve_app(
             "source": {
                 **app["source"],
                 "path": app["source"]["path"] and posixpath.normpath(app["source"]["path"]),
+                "checksum": app["source"]["checksum"] and app["source"]["checksum"].lower(),
                 "subdirectory": (app["source"]["subdirectory"] or "").rstrip("/"),
             },
             "wsgi": app["wsgi"],

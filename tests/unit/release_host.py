@@ -19,7 +19,7 @@ from ansible_collections.flaskworks.server.plugins.module_utils.release.ports im
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Release, parse
 from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Job, Outcome, stage
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import Item, digest
-from ansible_collections.flaskworks.server.plugins.plugin_utils.source import Entry, Source, _items
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Entry, Source, items
 
 RELEASE = re.compile(r"^flask-(?P<app>[a-z]+)@(?P<release>[^.]+)\.(?P<kind>socket|service)$")
 
@@ -186,8 +186,8 @@ class Bench:
             entry("static/mark.css", f"/* {self.code[app]} */"),
             entry("static/style.css", "body {}"),
         )
-        items: list[Item] = list(_items(entries))
-        return Source(digest(items), "", "tree", ".", "flask\n", "requirements.txt", None, entries)
+        shipped: list[Item] = list(items(entries))
+        return Source(digest(shipped), "", "tree", ".", "flask\n", "requirements.txt", None, entries)
 
     def release(self, app: str) -> Release:
         home = self.root / "srv" / app

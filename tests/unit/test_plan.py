@@ -97,7 +97,14 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "/etc/systemd/system/flask-hello@.service",
                 "/etc/systemd/system/flask-hello@.socket",
             ],
-            "source": {"path": "/code/hello", "git": None, "version": None, "subdirectory": ""},
+            "source": {
+                "path": "/code/hello",
+                "git": None,
+                "version": None,
+                "archive": None,
+                "checksum": None,
+                "subdirectory": "",
+            },
             "wsgi": "hello:create_app()",
             "static": [{"url": "/static/", "path": "src/hello/static"}],
             "health": {"path": "/healthz", "status": 200, "timeout": 30, "interval": 0.05, "successes": 3},
@@ -281,7 +288,10 @@ def test_headers_are_added_and_taken_away() -> None:
             ),
         ),
         ({"domains": ["a.org", "a.org"]}, "flask_apps.hello.domains: 'a.org' is there twice"),
-        ({"source": {}}, "flask_apps.hello.source: has neither path nor git; give exactly one of them"),
+        (
+            {"source": {}},
+            "flask_apps.hello.source: has none of path, git and archive; give exactly one of them",
+        ),
         (
             {"source": {"path": "/a", "git": "https://example.org/a.git"}},
             "flask_apps.hello.source: has both path and git; give exactly one of them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -11,8 +12,15 @@ from typing import Any
 import pytest
 from ansible_collections.flaskworks.server.plugins.module_utils.release.building import unpack
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import digest, walk
-from ansible_collections.flaskworks.server.plugins.plugin_utils import source as module
-from ansible_collections.flaskworks.server.plugins.plugin_utils.source import Source, SourceFailure, gather
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources import git as git_module
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
+    Entry,
+    Source,
+    SourceFailure,
+)
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.directory import _entry
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import make_files
 
 HASHED = "flask==3.1.3 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
 
@@ -154,9 +162,7 @@ def test_a_commit_of_a_repository(app: Path, tmp_path: Path) -> None:
     second = commit(app)
 
     def at(version: str | None) -> Source:
-        module_run = tmp_path / "cache/git"
-        for mark in module_run.glob("*.run") if module_run.exists() else ():
-            mark.unlink()  # as another run of the controller
+        shutil.rmtree(tmp_path / "cache/answers", ignore_errors=True)  # as another run of the controller
         return read({"path": None, "git": str(app), "version": version, "subdirectory": ""}, tmp_path)
 
     assert at("v1").revision == at(first).revision == at("main").revision == first
@@ -173,13 +179,13 @@ def test_a_commit_of_a_repository(app: Path, tmp_path: Path) -> None:
 def test_one_run_fetches_once(app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(app)
     fetches: list[str] = []
-    original = module._fetch
+    original = git_module._fetch
 
-    def counted(store: Path, url: str) -> None:
+    def counted(store: Path, url: str) -> str:
         fetches.append(url)
-        original(store, url)
+        return original(store, url)
 
-    monkeypatch.setattr(module, "_fetch", counted)
+    monkeypatch.setattr(git_module, "_fetch", counted)
     where = {"path": None, "git": str(app), "version": "main", "subdirectory": ""}
     assert read(where, tmp_path).digest == read(where, tmp_path).digest
     assert len(fetches) == 1
@@ -314,11 +320,11 @@ def test_links_that_leave_the_source_through_others_are_refused(app: Path, tmp_p
     (app / "a/b/c/up").symlink_to("../../..")
     (app / "src/hello/static/leak").symlink_to("../../../a/b/c/up/../../etc/hostname")
     with pytest.raises(SourceFailure, match=r"the link src/hello/static/leak points to .*outside the source"):
-        module._files([*module._entry(app, "a/b/c/up"), *_raw(app, "src/hello/static/leak")], "")
+        make_files([*_entry(app, "a/b/c/up"), *_raw(app, "src/hello/static/leak")], "")
 
 
-def _raw(root: Path, name: str) -> list[module.Entry]:
-    return [module.Entry(name, target=os.readlink(root / name))]
+def _raw(root: Path, name: str) -> list[Entry]:
+    return [Entry(name, target=os.readlink(root / name))]
 
 
 @pytest.mark.parametrize("target", ["gone.css", "loop.css"])
@@ -359,4 +365,4 @@ def test_the_repository_of_a_hook_is_not_the_one_that_is_read(
     named = subprocess.run(
         ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
     )
-    assert set(named.stdout.split()) - module.GIT_LOCAL == {"GIT_CONFIG_COUNT"}
+    assert set(named.stdout.split()) - git_module.GIT_LOCAL == {"GIT_CONFIG_COUNT"}
