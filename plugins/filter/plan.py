@@ -118,6 +118,8 @@ options:
         description:
           - What proves a release healthy, before any visitor reaches it. A path, or a dictionary.
           - A path is short for O(_input[].health.path).
+          - It is asked with the headers that the proxy sends. An answer counts only when it comes from the
+            processes of the new release.
         type: raw
         default: /
         suboptions:
@@ -130,9 +132,11 @@ options:
             type: int
             default: 200
           timeout:
-            description: Time within which a release must have become healthy.
+            description:
+              - Time within which a release must have become healthy. With the default, the deploy of one that
+                never answers fails in less than half a minute.
             type: str
-            default: 30s
+            default: 25s
           interval:
             description: Seconds between two probes.
             type: float

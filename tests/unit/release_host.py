@@ -16,6 +16,7 @@ from ansible_collections.flaskworks.server.plugins.module_utils import environme
 from ansible_collections.flaskworks.server.plugins.module_utils.release.activation import activate
 from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Host, Unit
+from ansible_collections.flaskworks.server.plugins.module_utils.release.proof import Claim
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Release, parse
 from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Job, Outcome, stage
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import Item, digest
@@ -131,6 +132,9 @@ class FakeHost(Host):
             return Answer(503, "503 Service Unavailable")
         return Answer(None, "no answer") if "import" in how else Answer(200, "200 OK")
 
+    def doubt(self, claim: Claim) -> str | None:
+        return "process 4711 listens on its socket" if "stale" in self.behaviour(Path(claim.place)) else None
+
     # -- what tests ask ----------------------------------------------------------------------------
 
     def behaviour(self, place: Path) -> str:
@@ -204,7 +208,7 @@ class Bench:
             "source": self.source(app).describe(),
             "static": [{"url": "/static/", "path": "static"}],
             "health": {"path": "/healthz", "status": 200, "timeout": 5, "interval": 0.2, "successes": 3},
-            "canonical": "hello.example.org",
+            "origin": "https://hello.example.org",
             "keep_releases": 3,
             "linger": 4,
             "lock_wait": 1,

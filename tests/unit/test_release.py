@@ -269,6 +269,44 @@ def test_probes_look_like_requests_through_the_proxy(bench: Bench) -> None:
     assert lines[0] == "GET /healthz HTTP/1.1"
     assert "Host: hello.example.org" in lines
     assert "X-Forwarded-Proto: https" in lines
+    assert "X-Forwarded-Port: 443" in lines
+
+
+def test_a_probe_names_a_port_that_is_not_the_usual_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, origin="https://hello.example.org:8443")
+    lines = gate.request(bench.release("hello")).decode().split("\r\n")
+    assert "Host: hello.example.org:8443" in lines
+    assert "X-Forwarded-Host: hello.example.org:8443" in lines
+    assert "X-Forwarded-Port: 8443" in lines
+
+
+def test_an_answer_of_another_process_proves_nothing(bench: Bench) -> None:
+    bench.deploy()
+    bench.code["hello"] = "stale"
+    failure = bench.deploy()["hello"].failure
+    assert failure is not None
+    assert "another process than that of the release answers" in failure
+    assert "the last answer was: 200 OK, but process 4711 listens on its socket." in failure
+    assert bench.serving() == "one"
+    assert len(bench.host.probed) == 3 + 3  # a few are enough: no other process will take its place
+
+
+@pytest.mark.parametrize(
+    ("earlier", "shown"),
+    [
+        (["Booting worker with pid: 5"], "    Booting worker with pid: 5\n"),
+        ([], "    (none; systemd says: active (running), success, 0 restarts)\n"),
+    ],
+)
+def test_a_silent_service_is_not_told_as_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, earlier: list[str], shown: str
+) -> None:
+    monkeypatch.setattr(bench.host, "journal", lambda _unit, since, _lines: [] if since else earlier)
+    bench.code["hello"] = "broken health"
+    failure = bench.deploy()["hello"].failure
+    assert failure is not None
+    assert shown in failure
+    assert "(nothing)" not in failure
 
 
 @pytest.mark.parametrize("number", range(60))

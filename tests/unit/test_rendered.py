@@ -20,6 +20,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.flaskworks.server.plugins.module_utils.release import gate
+
+from tests.unit.release_host import Bench
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = {
@@ -262,7 +265,7 @@ def test_sections_of_the_service(rendered: Rendered, case_name: str) -> None:
 
 @pytest.mark.parametrize(
     ("case_name", "stop", "graceful", "start"),
-    [("full-12", 100, 95, 60), ("gevent-12", 11, 6, 60), ("sync-13", 40, 35, 60)],
+    [("full-12", 100, 95, 55), ("gevent-12", 11, 6, 55), ("sync-13", 40, 35, 55)],
 )
 def test_systemd_waits_longer_than_gunicorn(
     rendered: Rendered, case_name: str, stop: int, graceful: int, start: int
@@ -573,6 +576,33 @@ def test_nothing_that_a_client_says_of_itself_passes(rendered: Rendered) -> None
         "Forwarded",
         "Proxy",
     }
+
+
+@pytest.mark.parametrize("case_name", ["full-13", "gevent-12"])
+def test_the_gate_asks_with_the_headers_of_the_proxy(
+    rendered: Rendered, tmp_path: Path, case_name: str
+) -> None:
+    snippet = directives(text(rendered, "nginx/templates/proxy.conf.j2", case_name))
+    _plain, *_others, app = blocks(site(rendered, case_name), "server")
+    origin = {"full-13": "https://hello.example.org", "gevent-12": "https://hello.example.org:8443"}[
+        case_name
+    ]
+    known = {
+        "$remote_addr": "127.0.0.1",
+        "$scheme": "https",
+        "$flask_upgrade": "",
+        "$flask_connection": "",
+    }
+    sent = {name: known.get(value, value) for name, value in every(snippet, "proxy_set_header")}
+    sent |= dict(every(app, "proxy_set_header"))
+    probe = gate.request(Bench(tmp_path, origin=origin).release("hello")).decode()
+    first, *lines = probe.removesuffix("\r\n\r\n").split("\r\n")
+    asked = dict(line.split(": ", 1) for line in lines)
+    assert first == "GET /healthz HTTP/1.1"
+    assert re.fullmatch("[0-9a-f]{32}", asked.pop("X-Request-ID"))
+    assert sent.pop("X-Request-ID") == "$request_id"
+    visitor = {"User-Agent": "flaskworks-gate", "Accept": "*/*"}
+    assert asked == {**visitor, **{name: value for name, value in sent.items() if value}}
 
 
 @pytest.mark.parametrize(

@@ -1,105 +1,144 @@
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Whether a staged release is healthy, asked on its own socket as the proxy would ask."""
+"""Whether a release is healthy, asked on its own socket as the proxy would ask."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 
 from .locking import utc
 from .ports import Host, Unit
+from .proof import Claim
 from .request import Release, ReleaseFailure
 
 JOURNAL_LINES = 15  # that a message shows
 JOURNAL_READ = 300  # that are read to find them
 PROBE_LIMIT = 10.0  # seconds for one answer
 SOCKET_PAUSE = 0.02  # seconds between two looks for a socket that systemd is about to make
+AGENT = "flaskworks-gate"
+DOUBTS = 3  # right answers in a row from a wrong process; one may come from a service that just restarts
 RESTARTS = 2  # a service that has died so often while starting is not going to be healthy
 
 
 def request(release: Release) -> bytes:
-    """A probe: the headers that the proxy sets for a client who asks over HTTPS."""
-    host = release.canonical
+    """A probe: the headers that the proxy sends for a client who asks over HTTPS, and no others.
+
+    The roles of the proxies set them; tests hold both sides together.
+    """
+    scheme, _, host = release.origin.partition("://")
+    port = host.rpartition(":")[2] if ":" in host else {"http": "80", "https": "443"}[scheme]
     lines = (
         f"GET {release.health.path} HTTP/1.1",
         f"Host: {host}",
         "X-Forwarded-For: 127.0.0.1",
-        "X-Forwarded-Proto: https",
+        f"X-Forwarded-Proto: {scheme}",
         f"X-Forwarded-Host: {host}",
-        "X-Forwarded-Port: 443",
+        f"X-Forwarded-Port: {port}",
         "X-Real-IP: 127.0.0.1",
-        "User-Agent: flaskworks-gate",
+        f"X-Request-ID: {secrets.token_hex(16)}",
+        f"User-Agent: {AGENT}",
         "Accept: */*",
-        "Connection: close",
     )
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def pass_gate(host: Host, release: Release, name: str) -> None:
     """Return when the release has answered rightly often enough in a row; otherwise fail with the reason."""
-    health, begin, started = release.health, host.clock(), host.now()
-    service = release.units(name)[1]
-    limit = begin + health.timeout
-    path = os.path.join(release.releases, name, "gunicorn.sock")
-    probe = request(release)
-
-    def look() -> Unit:
-        host.unwatch(service)  # what was seen a moment ago will not do
-        return host.watch(service)
-
-    restarts = (
-        look().restarts
-    )  # a count that a unit keeps while it runs, so only what is added tells something
-
-    def dead() -> bool:
-        nonlocal restarts
-        unit = host.watch(service)
-        restarts = min(restarts, unit.restarts)  # the start has set it back
-        return unit.active == "failed" or unit.restarts - restarts >= RESTARTS
-
-    last, good, since = "nothing yet", 0, 0
+    gate = _Gate(host, release, name)
     try:
-        while good < health.successes:
-            left = limit - host.clock()
-            if left <= 0:
-                raise _failure(
-                    host, release, service, started, f"not healthy within {health.timeout:g} s", last
-                )
-            answer = host.probe(path, probe, min(left, PROBE_LIMIT), dead)
-            if answer.status == health.status:
-                good += 1
-                if good == 1:
-                    since = look().restarts
-                if good < health.successes:
-                    host.sleep(min(health.interval, max(limit - host.clock(), 0)))
-                continue
-            good, last = 0, answer.text
-            if dead():
-                raise _failure(host, release, service, started, "its service failed while starting", last)
-            waiting = not os.path.exists(path)
-            host.sleep(min(SOCKET_PAUSE if waiting else health.interval, max(limit - host.clock(), 0)))
-        unit = look()
-        if unit.active == "failed" or unit.restarts > since:
-            raise _failure(
-                host, release, service, started, "its service failed after the first answers", last
-            )
+        gate.run()
     finally:
+        host.unwatch(gate.service)
+
+
+class _Gate:
+    """One release at the gate."""
+
+    def __init__(self, host: Host, release: Release, name: str) -> None:
+        self.host, self.release, self.name = host, release, name
+        self.health = release.health
+        self.service = release.units(name)[1]
+        self.place = os.path.join(release.releases, name)
+        self.socket = os.path.join(self.place, "gunicorn.sock")
+        self.since = host.now()
+        self.limit = host.clock() + self.health.timeout
+        self.last = "nothing yet"
+        self.peer = 0  # the process that listens on the socket
+        # A count that a unit keeps while it runs, so only what is added tells something.
+        self.restarts = self.look().restarts
+
+    def look(self) -> Unit:
+        self.host.unwatch(self.service)  # what was seen a moment ago will not do
+        return self.host.watch(self.service)
+
+    def dead(self) -> bool:
+        unit = self.host.watch(self.service)
+        self.restarts = min(self.restarts, unit.restarts)  # the start has set it back
+        return unit.active == "failed" or unit.restarts - self.restarts >= RESTARTS
+
+    def pause(self, seconds: float) -> None:
+        self.host.sleep(min(seconds, max(self.limit - self.host.clock(), 0)))
+
+    def run(self) -> None:
+        probe, good, doubts = request(self.release), 0, 0
+        proven = Unit()
+        while good < self.health.successes:
+            left = self.limit - self.host.clock()
+            if left <= 0:
+                raise self.failure(f"not healthy within {self.health.timeout:g} s")
+            answer = self.host.probe(self.socket, probe, min(left, PROBE_LIMIT), self.dead)
+            if answer.status == self.health.status:
+                if good == 0 or answer.peer != self.peer:
+                    proven, self.peer = self.look(), answer.peer
+                    doubt = self.doubt(proven)
+                    if doubt:
+                        good, doubts, self.last = 0, doubts + 1, f"{answer.text}, but {doubt}"
+                        if doubts >= DOUBTS:
+                            raise self.failure("another process than that of the release answers")
+                        self.pause(self.health.interval)
+                        continue
+                good, doubts = good + 1, 0
+                if good < self.health.successes:
+                    self.pause(self.health.interval)
+                continue
+            good, self.last = 0, answer.text
+            if self.dead():
+                raise self.failure("its service failed while starting")
+            self.pause(self.health.interval if os.path.exists(self.socket) else SOCKET_PAUSE)
+        unit = self.look()
+        if unit.active == "failed" or unit.restarts > proven.restarts or unit.main != proven.main:
+            raise self.failure("its service failed after the first answers")
+
+    def doubt(self, unit: Unit) -> str | None:
+        claim = Claim(self.service, unit.main, self.peer, self.place, self.name)
+        return self.host.doubt(claim)
+
+    def failure(self, what: str) -> ReleaseFailure:
+        health = self.health
+        return ReleaseFailure(
+            f"{what}; GET {health.path} should answer {health.status}, the last answer was: {self.last}.\n"
+            f"{told(self.host, self.service, self.since)}\n"
+            "  What served before goes on serving. "
+            "Correct the app, its configuration or its health check, and deploy again."
+        )
+
+
+def told(host: Host, service: str, since: float) -> str:
+    """What a service said since a moment, as the indented end of a message.
+
+    One that has said nothing (it runs since long before, or is silent) is shown by what it said earlier, or
+    else by what the service manager says of it.
+    """
+    lines, when = telling(host.journal(service, since - 1, JOURNAL_READ)), f" since {utc(since)}"
+    if not lines:
+        lines, when = telling(host.journal(service, 0, JOURNAL_READ)), ""
+    if not lines:
         host.unwatch(service)
-
-
-def _failure(
-    host: Host, release: Release, service: str, since: float, what: str, last: str
-) -> ReleaseFailure:
-    lines = telling(host.journal(service, since - 1, JOURNAL_READ))[-JOURNAL_LINES:]
-    told = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
-    return ReleaseFailure(
-        f"{what}; GET {release.health.path} should answer {release.health.status}, "
-        f"the last answer was: {last}.\n"
-        f"  Last lines of {service} since {utc(since)}:\n{told}\n"
-        "  What served before goes on serving. "
-        "Correct the app, its configuration or its health check, and deploy again."
-    )
+        unit = host.watch(service)
+        lines = [f"(none; systemd says: {unit.active} ({unit.sub}), {unit.result}, {unit.restarts} restarts)"]
+    return f"  Last lines of {service}{when}:\n" + "\n".join(f"    {line}" for line in lines[-JOURNAL_LINES:])
 
 
 def telling(lines: Sequence[str]) -> list[str]:

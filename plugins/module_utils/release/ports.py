@@ -11,13 +11,30 @@ import grp
 import os
 import select
 import socket
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from . import proof
+
 WATCH_EVERY = 0.25  # seconds between two looks at the service manager, however many apps wait
+BODY_SHOWN = 200  # characters of a body that a message shows
+BODY_PAUSE = 0.2  # seconds to wait for (more of) a body that is only shown
+
+
+_SHOWN = (
+    "Id",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "MainPID",
+    "ExecMainStartTimestampMonotonic",
+)
+_CREDENTIALS = struct.Struct("3i")  # process, user and group of who listens: unix(7), SO_PEERCRED
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class Unit:
     sub: str = "dead"
     result: str = "success"
     restarts: int = 0
+    main: int = 0  # its main process
+    started: float = 0.0  # when that began, by the clock that never runs backwards
 
     @property
     def up(self) -> bool:
@@ -41,10 +60,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a probe got: a status, or in words why there is none."""
+    """What a probe got: a status, or in words why there is none; and the process that listens there."""
 
     status: int | None
     text: str
+    peer: int = 0
 
 
 class Host:
@@ -173,7 +193,7 @@ class Host:
             self._watched.discard(unit)
 
     def _show(self, units: Sequence[str]) -> dict[str, Unit]:
-        shown = self._systemctl("show", "--property=Id,ActiveState,SubState,Result,NRestarts", *units)
+        shown = self._systemctl("show", "--property=" + ",".join(_SHOWN), *units)
         found = {}
         for block in shown.stdout.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -183,6 +203,8 @@ class Host:
                     values.get("SubState", ""),
                     values.get("Result", ""),
                     int(values.get("NRestarts") or 0),
+                    int(values.get("MainPID") or 0),
+                    int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1_000_000,
                 )
         return found
 
@@ -210,7 +232,7 @@ class Host:
     # -- probes ------------------------------------------------------------------------------------
 
     def probe(self, path: str, request: bytes, seconds: float, abandon: Callable[[], bool]) -> Answer:
-        """Send one request to a socket and read the status of the answer.
+        """Send one request to a socket and read the status of the answer, with the first words of a refusal.
 
         Waits at most so many seconds, and no longer once ``abandon`` says that there is nothing to wait for.
         """
@@ -219,6 +241,9 @@ class Host:
         try:
             peer.settimeout(max(seconds, 0.01))
             peer.connect(path)
+            listener = _CREDENTIALS.unpack(
+                peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )[0]
             peer.sendall(request)
             received = b""
             while b"\r\n" not in received and len(received) < 65536:
@@ -234,14 +259,34 @@ class Host:
                 if not part:
                     return Answer(None, "the connection was closed without an answer")
                 received += part
+            line = received.split(b"\r\n", 1)[0].decode("latin-1")
+            fields = line.split(" ", 2)
+            if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
+                return Answer(None, f"not an HTTP answer: {line[:80]}", listener)
+            shown = "" if fields[1].startswith("2") else _beginning(peer, received)
+            return Answer(int(fields[1]), " ".join(fields[1:]) + shown, listener)
         except FileNotFoundError:
             return Answer(None, "the socket is not there yet")
         except OSError as error:
             return Answer(None, f"no connection: {error.strerror or error}")
         finally:
             peer.close()
-        line = received.split(b"\r\n", 1)[0].decode("latin-1")
-        fields = line.split(" ", 2)
-        if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
-            return Answer(None, f"not an HTTP answer: {line[:80]}")
-        return Answer(int(fields[1]), " ".join(fields[1:]))
+
+    def doubt(self, claim: proof.Claim) -> str | None:
+        """What speaks against the claim that an answer came from a release."""
+        return proof.doubt(claim)
+
+
+def _beginning(peer: socket.socket, received: bytes) -> str:
+    """The first words of a body, on one line; what has not come after a moment is not waited for."""
+    while len(received) < 8192 and select.select([peer], [], [], BODY_PAUSE)[0]:
+        part = peer.recv(8192)
+        if not part:
+            break
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    if b"transfer-encoding: chunked" in head.lower():
+        body = body.partition(b"\r\n")[2].partition(b"\r\n")[0]
+    text = "".join(letter if letter.isprintable() else " " for letter in body.decode(errors="replace"))
+    text = " ".join(text.split())
+    return f", {text[:BODY_SHOWN]!r}" if text else ""

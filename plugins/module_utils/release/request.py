@@ -70,7 +70,7 @@ class Release:
     source: Source
     static: tuple[Static, ...]
     health: Health
-    canonical: str
+    origin: str  # scheme, host and port that visitors ask for
     keep_releases: int
     linger: float
     lock_wait: float
@@ -124,7 +124,7 @@ def parse(data: Mapping[str, Any]) -> Release:
             interval=float(health["interval"]),
             successes=int(health["successes"]),
         ),
-        canonical=data["canonical"],
+        origin=data["origin"],
         keep_releases=int(data["keep_releases"]),
         linger=float(data["linger"]),
         lock_wait=float(data["lock_wait"]),
