@@ -8,18 +8,20 @@ import base64
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import Files
 
 INLINE_LIMIT = 8 * 1024 * 1024  # bytes of bundles that travel with the arguments of a module
+_STATES = ("staged", "hooked", "active", "withdrawn")
 MODULE = "flaskworks.server.release"
 
 
@@ -35,21 +37,32 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _validated, given = self.validate_argument_spec(
             {
-                "state": {"type": "str", "choices": ["staged", "active"], "required": True},
+                "state": {"type": "str", "choices": [*_STATES], "required": True},
                 "releases": {"type": "list", "elements": "dict", "required": True},
                 "staged": {"type": "dict"},
                 "redeploy": {"type": "list", "elements": "str", "default": []},
+                "hook": {"type": "str", "choices": list(HOOKS)},
+                "fleet": {"type": "str"},
             },
-            required_if=[("state", "active", ["staged"])],
+            required_if=[
+                ("state", "active", ["staged"]),
+                ("state", "withdrawn", ["staged"]),
+                ("state", "hooked", ["staged", "hook"]),
+                ("hook", "migrate", ["fleet"]),
+            ],
         )
         self._vars = task_vars or {}
         if given["state"] == "staged":
             return self._stage(given["releases"], given["redeploy"])
+        if given["state"] == "hooked":
+            return self._run_hooks(given["hook"], given["releases"], given["staged"], given["fleet"])
+        if given["state"] == "withdrawn":
+            return self._withdraw(given["releases"], given["staged"])
         return self._activate(given["releases"], given["staged"])
 
     def _stage(self, releases: list[dict[str, Any]], redeploy: list[str]) -> dict[str, Any]:
         if not releases:
-            return {"changed": False, "apps": {}}
+            return {"changed": False, "apps": {}, "hooks": []}
         cache = _cache()
         sources, errors = {}, []
         memory: dict[str, Files] = {}
@@ -74,7 +87,34 @@ class ActionModule(ActionBase):
             result.pop("missing", None)
         for name, app in result.get("apps", {}).items():
             app["revision"] = sources[name].revision
+        result["hooks"] = kinds(releases, _staged(result))
         return result
+
+    def _run_hooks(
+        self, kind: str, releases: list[dict[str, Any]], staged: Mapping[str, Any], fleet: str | None
+    ) -> dict[str, Any]:
+        apps = _staged(staged)
+        chosen = [one for one in releases if one["name"] in apps and one["hooks"][kind]]
+        if kind == "migrate":
+            chosen = [one for one in chosen if self._is_first(one["name"], str(fleet))]
+        if not chosen or self._task.check_mode:
+            return {"changed": bool(chosen), "skipped": not chosen, "apps": {}}
+        return self._call("hooked", chosen, staged=apps, hook=kind)
+
+    def _is_first(self, app: str, fleet: str) -> bool:
+        """Whether this host is the first of the play that staged an app; earlier batches count."""
+        everywhere = self._vars["hostvars"]
+        for host in self._vars["ansible_play_hosts_all"]:
+            if host == self._vars["inventory_hostname"]:
+                return True
+            if app in _staged(everywhere[host].get(fleet) or {}):
+                return False
+        return True
+
+    def _withdraw(self, releases: list[dict[str, Any]], staged: Mapping[str, Any]) -> dict[str, Any]:
+        if not releases or self._task.check_mode:
+            return {"changed": False, "apps": {}}
+        return self._call("withdrawn", releases, staged=_staged(staged))
 
     def _upload(self, bundles: Mapping[str, Path]) -> dict[str, Any]:
         """Arguments that bring the bundles to the host: inline, or as files when they are big."""
@@ -99,10 +139,9 @@ class ActionModule(ActionBase):
         strange = sorted(set(apps) - {release["name"] for release in chosen})
         if strange:
             raise AnsibleActionFail(f"{', '.join(strange)}: staged, but not among the releases to activate")
-        told = [{**release, "source": _NO_SOURCE} for release in chosen]
         result = self._call(
             "active",
-            told,
+            chosen,
             staged={name: app["release"] for name, app in apps.items()},
             spent={name: app.get("seconds", {}) for name, app in apps.items()},
         )
@@ -111,7 +150,8 @@ class ActionModule(ActionBase):
         return result
 
     def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        arguments = {"state": state, "releases": releases, "deployer": _deployer(), **more}
+        told = releases if state == "staged" else [{**one, "source": _NO_SOURCE} for one in releases]
+        arguments = {"state": state, "releases": told, "deployer": _deployer(), **more}
         result: dict[str, Any] = self._execute_module(
             module_name=MODULE, module_args=arguments, task_vars=self._vars
         )
@@ -127,6 +167,17 @@ _NO_SOURCE = {
     "origin": "",
     "wheel": None,
 }
+
+
+def kinds(releases: Iterable[Mapping[str, Any]], staged: Mapping[str, str]) -> list[str]:
+    """The kinds of hooks that staged apps have; what none has costs the play no round trip."""
+    return [kind for kind in HOOKS if any(one["hooks"][kind] for one in releases if one["name"] in staged)]
+
+
+def _staged(result: Mapping[str, Any]) -> dict[str, str]:
+    """The releases that wait for their switch, by app."""
+    apps = result.get("apps") or {}
+    return {name: app["release"] for name, app in apps.items() if app.get("staged")}
 
 
 def _cache() -> Path:

@@ -222,6 +222,31 @@ options:
         description: How long a deploy waits for another one of the same app.
         type: str
         default: 60s
+      migrate:
+        description:
+          - A command, or a list of commands, that brings the app's data to where the new release needs them.
+            It runs once for each play, on the first host that has the new release, when this is healthy on
+            all of them and before any switches. When it fails, none switches.
+          - The old release serves on meanwhile, so it must work with the migrated data, too.
+          - Hooks run with the account, the sandbox, the variables and in the directory of the new release,
+            whose C(venv/bin) is first in the path. systemd splits the line and replaces C($NAME) and
+            C(${NAME}); there is no shell.
+        type: raw
+      before_activate:
+        description:
+          - A command, or a list, that runs on every host just before the switch. When it fails, no host
+            switches.
+        type: raw
+      after_activate:
+        description:
+          - A command, or a list, that runs on every host after the switch. When it fails, so does the play,
+            and the new release serves on.
+        type: raw
+      hook_timeout: &hook_timeout
+        description: The longest time that one command of a hook may take. It is stopped then, and counts as
+          failed.
+        type: str
+        default: 600s
       tls: &tls
         description: Where the certificate comes from.
         type: dict
@@ -283,6 +308,7 @@ options:
       request_limit: *request_limit
       keep_releases: *keep_releases
       lock_wait: *lock_wait
+      hook_timeout: *hook_timeout
       tls: *tls
       hsts: *hsts
       headers: *headers

@@ -14,7 +14,11 @@ description:
   - With O(state=staged), writes the new release of every app of the host, starts it beside the one that
     serves, and returns when all of them answer their health checks. An app whose live release has the same
     digest is left alone.
+  - With O(state=hooked), runs the commands of one kind of hook for every app that was staged, each as a unit
+    with the account, the sandbox and the variables of the new release.
   - With O(state=active), switches every app that was staged. The old release drains after the task.
+  - With O(state=withdrawn), stops what was staged and not switched to, and tells what serves. It is for a
+    play that fails.
   - Sources are read, fetched and packed on the controller, and uploaded only when a host does not have them.
   - All apps of a host take one round trip for each state, and one more when code has to be uploaded.
   - Every switch is noted in the file C(history.jsonl) in the app's directory.
@@ -25,7 +29,7 @@ options:
     description:
       - What to reach.
     type: str
-    choices: [staged, active]
+    choices: [staged, hooked, active, withdrawn]
     required: true
   releases:
     description:
@@ -35,7 +39,7 @@ options:
     required: true
   staged:
     description:
-      - What a task with O(state=staged) returned. Required when O(state=active).
+      - What a task with O(state=staged) returned. Required with all other states.
     type: dict
   spent:
     description:
@@ -61,6 +65,18 @@ options:
       - Empty for the host's own clock.
     type: str
     default: ""
+  hook:
+    description:
+      - Which kind of hook runs. Required when O(state=hooked).
+      - V(migrate) runs once for each app of a play, on the first host that staged it (see O(fleet)).
+        The others run on every host.
+    type: str
+    choices: [migrate, before_activate, after_activate]
+  fleet:
+    description:
+      - Name of the variable that every host of the play has registered its task with O(state=staged) in.
+        Required when O(hook=migrate).
+    type: str
   deployer:
     description:
       - Who deploys. Set by the action.
@@ -102,6 +118,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+hooks:
+  description: The kinds of hooks that staged apps have, in the order in which they run. With O(state=staged).
+  returned: success
+  type: list
+  elements: str
+  sample: [migrate]
 apps:
   description: What became of each app, by name.
   returned: always
@@ -109,6 +131,7 @@ apps:
   contains:
     release:
       description: The release that was staged or activated, or the live one when there was nothing to do.
+        With O(state=withdrawn), the one that serves.
       type: str
       sample: 20261120T101500Z-3fb1c0de42
     previous:
@@ -132,7 +155,7 @@ apps:
       type: str
       sample: "20261120T101500Z-3fb1c0de42: src/hello.py was changed"
     seconds:
-      description: What V(build), V(gate) and V(switch) took.
+      description: What V(build), V(gate), V(switch) and each kind of hook took.
       type: dict
 """
 
@@ -143,10 +166,15 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskworks.server.plugins.module_utils.release import activation, staging
+from ansible_collections.flaskworks.server.plugins.module_utils.release import (
+    activation,
+    hooks,
+    staging,
+    withdrawal,
+)
 from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Host
-from ansible_collections.flaskworks.server.plugins.module_utils.release.request import parse
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS, parse
 
 
 class _Module(AnsibleModule):
@@ -184,13 +212,19 @@ def main() -> None:
     """Run the module."""
     module = _Module(
         argument_spec={
-            "state": {"type": "str", "choices": ["staged", "active"], "required": True},
+            "state": {
+                "type": "str",
+                "choices": ["staged", "hooked", "active", "withdrawn"],
+                "required": True,
+            },
             "releases": {"type": "list", "elements": "dict", "required": True},
             "staged": {"type": "dict"},
             "spent": {"type": "dict", "default": {}},
             "to": {"type": "str", "default": ""},
             "redeploy": {"type": "list", "elements": "str", "default": []},
             "moment": {"type": "str", "default": ""},
+            "hook": {"type": "str", "choices": list(HOOKS)},
+            "fleet": {"type": "str"},
             "deployer": {"type": "str", "default": ""},
             "bundles": {"type": "dict", "default": {}, "no_log": True},
             "bundle_files": {"type": "dict", "default": {}},
@@ -213,6 +247,10 @@ def main() -> None:
         )
         if given["state"] == "staged":
             outcomes = staging.stage(job, releases)
+        elif given["state"] == "hooked":
+            outcomes = hooks.run(job, given["hook"], releases, given["staged"] or {})
+        elif given["state"] == "withdrawn":
+            outcomes = withdrawal.give_up(job, releases, given["staged"] or {})
         else:
             outcomes = activation.activate(job, releases, given["staged"] or {}, given["spent"])
     finally:

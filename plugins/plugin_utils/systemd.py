@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # In double quotes an environment file knows these escapes and no other.
 _ESCAPED_IN_FILE = re.compile(r'(["\\`$])')
+# Before the command, "+" and "!" would run it as root and "-" would hide its failure: systemd.service(5).
+_PROGRAM = re.compile(r"(/[A-Za-z0-9._+/-]+|[A-Za-z0-9_][A-Za-z0-9._+-]*)")
+_SHELL = re.compile(r"(;|&&?|\|\|?|<|\d?>.*)")
 
 
 def environment_line(value: object, name: str) -> str:
@@ -34,6 +38,30 @@ def unusable(text: str) -> str | None:
         return "contains a line break, which systemd does not take; encode it in base64"
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
         return "contains a control character, which systemd does not take; encode it in base64"
+    return None
+
+
+def no_command(line: str) -> str | None:
+    """Return why a line is no command for an ExecStart=, or None."""
+    if not line.strip():
+        return "is empty; leave it away"
+    if unusable(line):
+        return "contains a line break or a control character; write a list of commands, or a script"
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        return f"'{line}' cannot be split into words ({str(error).lower()}); mind its quotes and backslashes"
+    if not words or not _PROGRAM.fullmatch(words[0]):
+        return (
+            f"'{line}' must begin with a program, by its name or its absolute path; "
+            "write python manage.py rather than ./manage.py"
+        )
+    operator = next((word for word in words if _SHELL.fullmatch(word)), None)
+    if operator:
+        return (
+            f"'{line}' is not run by a shell, which '{operator}' is for; "
+            "write a list of commands, or sh -c '…'"
+        )
     return None
 
 

@@ -69,7 +69,7 @@ def _activate_one(
     if units is None or running(release, units) - {old, name}:
         units = host.units(patterns(release))  # what was seen before the lock was held will not do
     outcome.release, outcome.previous = name, old
-    _require_staged(release, name, old, units)
+    require_staged(release, name, old, units)
     begin = ordered = host.clock()
     places.enable(host, release, job.places, name)
     if old != name:
@@ -98,7 +98,7 @@ def _activate_one(
     prune(job, release, units)
 
 
-def _require_staged(release: Release, name: str, current: str | None, units: Mapping[str, Unit]) -> None:
+def require_staged(release: Release, name: str, current: str | None, units: Mapping[str, Unit]) -> None:
     """Refuse what is not staged any more, because another deploy came between."""
     if name == current:
         return

@@ -16,10 +16,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from . import proof
 
+RUNTIME_UNITS = "/run/systemd/system"
 WATCH_EVERY = 0.25  # seconds between two looks at the service manager, however many apps wait
 BODY_SHOWN = 200  # characters of a body that a message shows
 BODY_PAUSE = 0.2  # seconds to wait for (more of) a body that is only shown
@@ -56,6 +58,19 @@ class Unit:
     def present(self) -> bool:
         """Whether something runs, starts or has failed under this name."""
         return self.active not in ("inactive", "deactivating")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a unit's command ended: systemd's word for it, its status or signal; or why it could not start."""
+
+    result: str = "success"
+    status: int = 0
+    refused: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.result == "success" and not self.refused
 
 
 @dataclass(frozen=True)
@@ -178,6 +193,30 @@ class Host:
         units = [f"{name}.timer" for name in names]
         if units:
             self._systemctl("stop", *units)
+
+    def unit_text(self, unit: str) -> str:
+        """The file of a unit and what was dropped in, one after the other."""
+        return self._systemctl("cat", "--no-pager", unit).stdout
+
+    def run_unit(self, name: str, text: str) -> Ran:
+        """Run a unit of type oneshot until it ends. A new name needs no reload of the service manager."""
+        with open(os.path.join(RUNTIME_UNITS, name), "w", encoding="utf-8") as file:
+            file.write(text)
+        done = self._systemctl("start", name)
+        if done.returncode == 0:
+            return Ran()
+        shown = self._systemctl("show", "--property=Result,ExecMainStatus", name).stdout
+        values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        result = values.get("Result", "success")
+        refused = done.stderr.strip() if result == "success" else ""
+        return Ran(result, int(values.get("ExecMainStatus") or 0), refused)
+
+    def drop_unit(self, name: str) -> None:
+        """End a unit that `run_unit` has started, whatever it is doing, and forget it."""
+        self._systemctl("stop", name)
+        self._systemctl("reset-failed", name)
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(RUNTIME_UNITS, name))
 
     def watch(self, unit: str) -> Unit:
         """The state of a service, at most a quarter of a second old; one question for all apps that wait."""

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+HOOKS = ("migrate", "before_activate", "after_activate")
+"""The kinds of hooks, in their order; the last runs after the switch."""
+
 
 class ReleaseFailure(Exception):
     """Something that stops one app; the text is a sentence for the operator."""
@@ -57,6 +60,25 @@ class Static:
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """Commands beside a deploy, each a line that systemd splits; the timeout of one command in seconds."""
+
+    migrate: tuple[str, ...] = ()
+    before_activate: tuple[str, ...] = ()
+    after_activate: tuple[str, ...] = ()
+    timeout: float = 600
+
+    def commands(self, kind: str) -> tuple[str, ...]:
+        """The commands of one of `HOOKS`."""
+        found: dict[str, tuple[str, ...]] = {
+            "migrate": self.migrate,
+            "before_activate": self.before_activate,
+            "after_activate": self.after_activate,
+        }
+        return found[kind]
+
+
+@dataclass(frozen=True)
 class Release:
     """Everything about one app that a host needs to know to release it; times in seconds."""
 
@@ -74,6 +96,7 @@ class Release:
     keep_releases: int
     linger: float
     lock_wait: float
+    hooks: Hooks
     environments: str
     interpreter: str
     server: str
@@ -94,6 +117,10 @@ class Release:
     def expiry(self, release: str) -> str:
         """The name (without suffix) of the timer that stops a candidate which nobody activates."""
         return f"{self.unit}-expiry-{release}"
+
+    def hook(self, kind: str) -> str:
+        """How the names of the units begin that run hooks of one kind."""
+        return f"{self.unit}-{kind}"
 
 
 def parse(data: Mapping[str, Any]) -> Release:
@@ -128,6 +155,12 @@ def parse(data: Mapping[str, Any]) -> Release:
         keep_releases=int(data["keep_releases"]),
         linger=float(data["linger"]),
         lock_wait=float(data["lock_wait"]),
+        hooks=Hooks(
+            migrate=tuple(data["hooks"]["migrate"]),
+            before_activate=tuple(data["hooks"]["before_activate"]),
+            after_activate=tuple(data["hooks"]["after_activate"]),
+            timeout=float(data["hooks"]["timeout"]),
+        ),
         environments=environment["directory"],
         interpreter=environment["interpreter"],
         server=environment["server"],

@@ -27,10 +27,11 @@ from typing import Any
 from .. import environment as environments
 from . import building, history, ids, marks, places, seal
 from .gate import pass_gate
+from .hook_units import reap_hooks
 from .locking import locked
 from .places import Places
 from .ports import Host, Unit
-from .request import Release, ReleaseFailure, in_words
+from .request import HOOKS, Release, ReleaseFailure, in_words
 
 # Seconds for which a candidate may wait: hooks and other batches of hosts come before its activation.
 CANDIDATE_LIFE = 7200
@@ -97,9 +98,11 @@ class Look:
 
 
 def patterns(release: Release) -> list[str]:
-    """Names of all units of an app, the timers that stop a release included."""
+    """Names of all units of an app, its hooks and the timers that stop a release included."""
     timers = (release.drain("*"), release.expiry("*"))
-    return [f"{release.unit}@*.socket", f"{release.unit}@*.service", *(f"{name}.timer" for name in timers)]
+    hooks = [f"{release.hook(kind)}-*.service" for kind in HOOKS]
+    services = [f"{release.unit}@*.socket", f"{release.unit}@*.service"]
+    return [*services, *(f"{name}.timer" for name in timers), *hooks]
 
 
 def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
@@ -425,6 +428,7 @@ def tidy(
     for path in places.leftovers(release):
         host.step("remove leftover")
         shutil.rmtree(path, ignore_errors=True)
+    reap_hooks(host, release, units)
     keep = {name for name in (current, chosen) if name}
     waiting = places.candidate(release)
     if waiting and waiting["release"] not in keep:
@@ -500,13 +504,13 @@ def _take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Out
             continue
         try:
             with locked(job.host, release, job.who, "take back"):
-                _withdraw(job, release, outcome.release)
+                withdraw(job, release, outcome.release)
         except ReleaseFailure:
             pass  # another deploy holds the app by now; the candidate is its to clear away
         outcome.staged = False
 
 
-def _withdraw(job: Job, release: Release, name: str) -> None:
+def withdraw(job: Job, release: Release, name: str) -> None:
     waiting = places.candidate(release)
     if name != places.pointer(release, "current") and waiting and waiting["release"] == name:
         job.host.step("take back")

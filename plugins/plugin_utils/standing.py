@@ -1,0 +1,82 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What each host serves after a play that failed, read from what the tasks of the role have registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+AGAIN = "Correct what failed and deploy again; what serves its new release already is left alone."
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a host serves of one app, as far as is known."""
+
+    host: str
+    app: str
+    words: str
+    switched: bool = False
+    doubtful: bool = False
+
+
+def tell(hosts: Sequence[str], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return what each host serves.
+
+    Args:
+        hosts: all hosts of the play, in its order.
+        results: for each host what it has registered for staging, switching and withdrawing; empty when it
+            has not come to that.
+    """
+    found = [one for host in hosts for one in _of_host(host, *results[host])]
+    failed = [host for host in hosts if any(_failed(result) for result in results[host])]
+    begin = f"The deploy failed on {', '.join(failed)}." if failed else "The deploy failed."
+    if not any(one.switched or one.doubtful for one in found):
+        return f"{begin} No host has switched: each serves what it served before."
+    lines = [begin + " What each host serves now:"]
+    width = max(len(one.host) for one in found)
+    for app in dict.fromkeys(one.app for one in found):
+        lines += [f"  {app}  {one.host:<{width}}  {one.words}" for one in found if one.app == app]
+    return "\n".join([*lines, AGAIN])
+
+
+def _failed(result: Mapping[str, Any]) -> bool:
+    return bool(result.get("failed") or result.get("unreachable"))
+
+
+def _of_host(
+    host: str, staged: Mapping[str, Any], activated: Mapping[str, Any], withdrawn: Mapping[str, Any]
+) -> list[Standing]:
+    wanted = staged.get("apps") or {}
+    serves = withdrawn.get("apps") or {}
+    if serves:
+        return [_seen(host, app, one.get("release"), wanted.get(app, {})) for app, one in serves.items()]
+    lost = any(result.get("unreachable") for result in (staged, activated, withdrawn))
+    if not staged or (not wanted and not lost):
+        return [Standing(host, "*", "what it served before; its turn had not come")]
+    if lost and not wanted:
+        return [Standing(host, "*", "what it served before; it could not be reached")]
+    if lost:
+        return [
+            Standing(
+                host,
+                app,
+                f"{one.get('previous') or 'nothing'} or {one.get('release')}; it cannot be reached",
+                doubtful=bool(activated),
+            )
+            if one.get("staged")
+            else Standing(host, app, f"{one.get('release')}; it cannot be reached")
+            for app, one in wanted.items()
+        ]
+    now = activated.get("apps") or {}
+    return [_seen(host, app, now.get(app, one).get("release"), one) for app, one in wanted.items()]
+
+
+def _seen(host: str, app: str, serves: str | None, staged: Mapping[str, Any]) -> Standing:
+    if serves is None:
+        return Standing(host, app, "nothing")
+    if staged.get("release") == serves and (staged.get("staged") or staged.get("changed")):
+        return Standing(host, app, f"{serves} (new)", switched=True)
+    return Standing(host, app, serves)
