@@ -216,16 +216,24 @@ def build(
         os.mkdir(path, 0o750)
         try:
             builder = _install(path, wanted, hashes, run, uv or find_uv(), lock)
-        except EnvironmentFailure:
+            os.chown(path, -1, gid)
+            os.chmod(path, 0o750)
+            seconds = round(time.monotonic() - begin, 2)
+            _write_marker(
+                path, {"hash": name, "origin": wanted.origin, "builder": builder, "seconds": seconds}
+            )
+        except (EnvironmentFailure, OSError):
             shutil.rmtree(path, ignore_errors=True)
             raise
-        os.chown(path, -1, gid)
-        os.chmod(path, 0o750)
-        seconds = round(time.monotonic() - begin, 2)
-        _write_marker(path, {"hash": name, "origin": wanted.origin, "builder": builder, "seconds": seconds})
         return Result(path, name, True, builder, seconds)
     finally:
         os.close(lock)
+
+
+def remove(path: str) -> None:
+    """Remove an environment that nothing uses; what is left of it can never pass for a whole one."""
+    os.unlink(os.path.join(path, MARKER))
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _install(path: str, wanted: Wanted, hashes: bool, run: Run, uv: str | None, lock: int) -> str:
@@ -296,6 +304,8 @@ def _install(path: str, wanted: Wanted, hashes: bool, run: Run, uv: str | None, 
 
 
 def _way_out(output: str) -> str:
+    if re.search(r"no space left|quota exceeded", output, re.IGNORECASE):
+        return "The disk is full: free some room and run again; nothing that runs was touched."
     if "hash" in output.lower() and ("mismatch" in output.lower() or "--require-hashes" in output):
         return "Compile the lock again with hashes for every requirement and its dependencies."
     if re.search(r"dns|connect|timed out|temporary failure|unreachable|certificate", output, re.IGNORECASE):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -40,6 +41,8 @@ class FakeHost(Host):
         self.timers: dict[str, tuple[float, str]] = {}
         self.steps: list[str] = []
         self.die_after: int | None = None
+        self.full_at: int | None = None
+        self.free: tuple[int, int | None] = (10**12, 10**9)
         self.probed: list[bytes] = []
 
     # -- time and steps ----------------------------------------------------------------------------
@@ -69,10 +72,17 @@ class FakeHost(Host):
     def own(self, path: str | int, gid: int) -> None:
         assert gid >= 0
 
+    def room(self, path: str) -> tuple[int, int | None]:
+        assert os.path.isdir(path)
+        return self.free
+
     def step(self, name: str) -> None:
         if self.die_after is not None and len(self.steps) >= self.die_after:
             raise Killed(name)
         self.steps.append(name)
+        if self.full_at is not None and len(self.steps) > self.full_at:
+            self.full_at = None
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
 
     # -- service manager ---------------------------------------------------------------------------
 

@@ -17,13 +17,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from .. import tree
-from . import places, seal
+from . import places, room, seal
 from .locking import utc
 from .ports import Host
 from .request import Release, ReleaseFailure
@@ -132,7 +134,9 @@ def unpack(bundle: str, target: str) -> None:
                 tar.extractall(target, filter="data")
             else:  # Python before 3.11.4; our own bundles hold no link that leaves the tree
                 tar.extractall(target)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if room.full(error):
+            raise
         raise ReleaseFailure(f"the code cannot be unpacked ({error}); run again") from error
 
 
@@ -271,6 +275,28 @@ def flush(path: str) -> None:
             os.close(handle)
     with suppress(FileNotFoundError):  # it was unhealthy and is gone by now
         open(os.path.join(path, FLUSHED), "w", encoding="utf-8").close()
+
+
+class Flusher(threading.Thread):
+    """Brings a release to the disk while its service starts."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        self._error: OSError | None = None
+
+    def run(self) -> None:
+        """Flush the release; called by the thread."""
+        try:
+            flush(self._path)
+        except OSError as error:
+            self._error = error
+
+    def finish(self) -> None:
+        """Wait for the end; OSError when not everything reached the disk."""
+        self.join()
+        if self._error is not None:
+            raise self._error
 
 
 def flushed(release: Release, name: str) -> bool:

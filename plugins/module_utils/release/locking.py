@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,7 +51,8 @@ def locked(host: Host, release: Release, who: str, what: str) -> Iterator[bool]:
             host.sleep(0.1)
         content = json.dumps({"who": who, "what": what, "since": utc(host.now()), "pid": os.getpid()})
         os.ftruncate(handle, 0)
-        os.pwrite(handle, content.encode(), 0)
+        with suppress(OSError):  # a full disk must not keep anybody from finding nothing to do
+            os.pwrite(handle, content.encode(), 0)
         yield waited
         os.ftruncate(handle, 0)
     finally:

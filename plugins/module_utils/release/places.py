@@ -245,15 +245,19 @@ def write(host: Host, path: str, content: bytes, mode: int, gid: int, *, sync: b
     if os.path.lexists(partial):
         os.unlink(partial)
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        host.own(handle, gid)
-        os.fchmod(handle, mode)
-        if sync:
-            file.flush()
-            os.fsync(handle)
-    host.step(f"write {os.path.basename(path)}")
-    os.rename(partial, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            host.own(handle, gid)
+            os.fchmod(handle, mode)
+            if sync:
+                file.flush()
+                os.fsync(handle)
+        host.step(f"write {os.path.basename(path)}")
+        os.rename(partial, path)
+    except OSError:
+        os.unlink(partial)
+        raise
 
 
 def sync_directory(path: str) -> None:

@@ -114,6 +114,11 @@ class Host:
         """Give a path to root and a group."""
         os.chown(path, 0, gid, **({} if isinstance(path, int) else {"follow_symlinks": False}))
 
+    def room(self, path: str) -> tuple[int, int | None]:
+        """Bytes and files that still fit on the file system of a path; None where it does not count files."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+
     def step(self, name: str) -> None:
         """Called before every change of the host; tests stop here as kill -9 would."""
 

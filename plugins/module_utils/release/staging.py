@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import environment as environments
-from . import building, history, ids, marks, places, seal
+from . import building, history, ids, marks, places, room, seal
 from .gate import pass_gate
 from .hook_units import reap_hooks
 from .locking import locked
@@ -130,6 +130,8 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
             outcome.failure = f"{release.name}: {error}"
         except OSError as error:
             outcome.failure = f"{release.name}: {in_words(error)}; nothing that serves was touched"
+            if room.full(error):
+                outcome.failure += f". Free some room below {release.home}, and deploy again"
         finally:
             outcome.serves = places.pointer(release, "current")
 
@@ -328,17 +330,19 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
         chosen = _build(job, release, look)
     built = host.clock()
     outcome.seconds["build"] = round(built - begin, 2)
-    places.nominate(host, release, chosen, job.who)
-    if chosen != look.current:
-        host.step("order expiry")
-        expire(host, release, chosen)
-    flusher = threading.Thread(target=building.flush, args=(os.path.join(release.releases, chosen),))
+    flusher = building.Flusher(os.path.join(release.releases, chosen))
     if made:
         flusher.start()
     try:
+        places.nominate(host, release, chosen, job.who)
+        if chosen != look.current:
+            host.step("order expiry")
+            expire(host, release, chosen)
         _start(host, release, chosen, units)
         pass_gate(host, release, chosen)
-    except ReleaseFailure:
+        if made:
+            flusher.finish()
+    except (ReleaseFailure, OSError):
         if chosen != look.current:
             host.step("stop failed")
             before = chosen == places.pointer(release, "previous")
@@ -375,26 +379,42 @@ def _build(job: Job, release: Release, look: Look) -> str:
             os.chmod(folder, mode)
     environment = os.path.join(release.environments, look.environment)
     bundle = job.bundles.get(release.source.digest)
+    code = _code(release, bundle)
+    build = None if environments.is_complete(environment) else environment
+    room.require(host, release, code.bundle, code.tree, build)
     wheel = None
     if release.source.kind == "wheel" and not environments.is_complete(environment):
         wheel = _unpacked_wheel(release, bundle)
     host.step("build environment")
-    job.build(environment, _wanted(release, wheel), look.environment, gid=gid, lock_wait=release.lock_wait)
+    built = job.build(
+        environment, _wanted(release, wheel), look.environment, gid=gid, lock_wait=release.lock_wait
+    )
     name = _new_name(job, release, look.digest)
-    code = building.Code(bundle, None)
-    if bundle is None and release.source.kind == "tree":
-        there = building.code_on_host(release)
-        if there is None:
-            raise ReleaseFailure("another deploy removed the code this one was to use; run again")
-        code = building.Code(None, there)
 
     def unchanged() -> bool:
         return places.parts(release, look.environment, look.key) == look.parts
 
-    building.write_release(
-        host, release, name, code, environment, look.parts, job.who, look.identity, unchanged
-    )
+    try:
+        building.write_release(
+            host, release, name, code, environment, look.parts, job.who, look.identity, unchanged
+        )
+    except (ReleaseFailure, OSError) as error:
+        for path in places.leftovers(release):
+            shutil.rmtree(path, ignore_errors=True)
+        if built.changed and room.full(error):
+            environments.remove(environment)  # others may need the room
+        raise
     return name
+
+
+def _code(release: Release, bundle: str | None) -> building.Code:
+    """Where the code comes from: what was uploaded, or else a release that has it."""
+    if bundle is not None or release.source.kind != "tree":
+        return building.Code(bundle, None)
+    there = building.code_on_host(release)
+    if there is None:
+        raise ReleaseFailure("another deploy removed the code this one was to use; run again")
+    return building.Code(None, there)
 
 
 def _unpacked_wheel(release: Release, bundle: str | None) -> str:
