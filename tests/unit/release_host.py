@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
 from ansible_collections.flaskworks.server.plugins.module_utils.release.activation import activate
 from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
-from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Host, Unit
+from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Host, Ran, Unit
 from ansible_collections.flaskworks.server.plugins.module_utils.release.proof import Claim
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Release, parse
 from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Job, Outcome, stage
@@ -44,6 +44,8 @@ class FakeHost(Host):
         self.full_at: int | None = None
         self.free: tuple[int, int | None] = (10**12, 10**9)
         self.probed: list[bytes] = []
+        self.service = "[Service]\nUser=hello\nWorkingDirectory=/srv/hello/releases/%i/src\n"
+        self.hooks: dict[str, str] = {}
 
     # -- time and steps ----------------------------------------------------------------------------
 
@@ -131,6 +133,23 @@ class FakeHost(Host):
 
     def watch(self, unit: str) -> Unit:
         return self.states.get(unit, Unit())
+
+    def unit_text(self, unit: str) -> str:
+        return self.service
+
+    def run_unit(self, name: str, text: str) -> Ran:
+        self.hooks[name] = text
+        self.states[name] = Unit("activating", "start")
+        if "ExecStart=die" in text:
+            raise Killed(name)
+        if "ExecStart=fail" in text:
+            self.states[name] = Unit("failed", "failed", "exit-code")
+            return Ran("exit-code", 3)
+        del self.states[name]
+        return Ran()
+
+    def drop_unit(self, name: str) -> None:
+        self.states.pop(name, None)
 
     def journal(self, unit: str, since: float, lines: int) -> list[str]:
         return [f"{unit} said this"]

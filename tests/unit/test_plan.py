@@ -225,6 +225,18 @@ def test_gevent_asks_for_the_extra() -> None:
     assert resolved["services"][0]["worker_connections"] == 500
 
 
+def test_a_hook_is_a_command_or_several() -> None:
+    resolved = plan(
+        [hello(migrate="flask db upgrade", after_activate=["true", " touch x "])], {"hook_timeout": "2m"}
+    )
+    assert resolved["releases"][0]["hooks"] == {
+        "migrate": ["flask db upgrade"],
+        "before_activate": [],
+        "after_activate": ["true", "touch x"],
+        "timeout": 120,
+    }
+
+
 def test_hsts_is_off_for_self_signed_and_a_day_for_provided() -> None:
     provided = {"provider": "provided", "fullchain": "/c.pem", "privkey": "/k.pem"}
     for changes, expected in (
@@ -405,6 +417,19 @@ def test_headers_are_added_and_taken_away() -> None:
             "flask_apps.hello.gunicorn: 'latest' is no range of versions; write one like '>=23,<28'",
         ),
         ({"source": None}, "flask_apps.hello: 'source' is missing; it is required"),
+        (
+            {"migrate": ["true", "one | two"]},
+            (
+                "flask_apps.hello.migrate: 'one | two' is not run by a shell, which '|' is for; "
+                "write a list of commands, or sh -c '…'"
+            ),
+        ),
+        ({"before_activate": {"run": "this"}}, "flask_apps.hello.before_activate: must be a command line"),
+        ({"after_activate": " "}, "flask_apps.hello.after_activate: is empty; leave it away"),
+        (
+            {"hook_timeout": "soon"},
+            ("flask_apps.hello.hook_timeout: 'soon' is not a time; write seconds, or 30s, 5m or 1h"),
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_way_out(changes: dict[str, Any], sentence: str) -> None:

@@ -121,6 +121,27 @@ def test_plan_of_the_production_example() -> None:
     assert "origin: https://hello.example.org" in done.stdout
 
 
+def test_a_host_that_was_lost_on_the_way_stops_the_deploy(inventory: Path, tmp_path: Path) -> None:
+    """Nothing is deployed to the others; neither of the two hosts exists."""
+    site = tmp_path / "site.yml"
+    site.write_text(
+        "- hosts: flask\n"
+        "  gather_facts: false\n"
+        "  tasks:\n"
+        "    - ansible.builtin.fail:\n"
+        "      when: inventory_hostname == 'web2.example.org'\n"
+        "- ansible.builtin.import_playbook: flaskworks.server.deploy\n"
+    )
+    done = ansible("ansible-playbook", site, "-i", inventory)
+    assert done.returncode != 0
+    assert (
+        "web2.example.org failed before the deploy, so no host is deployed to and each serves what it "
+        "served before; correct that and run again, or leave the host out with "
+        "--limit 'all:!web2.example.org'\n"
+    ) in done.stderr + done.stdout
+    assert "UNREACHABLE" not in done.stdout
+
+
 def test_missing_vault_file(inventory: Path) -> None:
     done = ansible("ansible-playbook", "site.yml", "-i", inventory)
     vault = inventory / "group_vars/flask/secrets.vault"

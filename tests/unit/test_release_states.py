@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
-from ansible_collections.flaskworks.server.plugins.module_utils.release import seal
+from ansible_collections.flaskworks.server.plugins.module_utils.release import hooks, seal, withdrawal
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Hooks
 from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Outcome
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import digest, walk
 from hypothesis import settings
@@ -78,6 +81,19 @@ class Deploys(RuleBasedStateMachine):
         if self.staged:
             self.bench.activate(self.staged)
 
+    @rule(command=st.sampled_from(["true", "fail", "die"]))
+    def run_a_hook(self, command: str) -> None:
+        chosen = {name: str(one.release) for name, one in (self.staged or {}).items() if one.staged}
+        if chosen:
+            release = replace(self.bench.release("hello"), hooks=Hooks(migrate=(command,)))
+            with suppress(Killed):
+                hooks.run(self.bench.job(), "migrate", [release], chosen)
+
+    @rule()
+    def give_up(self) -> None:
+        chosen = {name: str(one.release) for name, one in (self.staged or {}).items() if one.staged}
+        withdrawal.give_up(self.bench.job(), [self.bench.release("hello")], chosen)
+
     @rule(seconds=st.sampled_from([1, 5, 8000]))
     def wait(self, seconds: int) -> None:
         self.bench.host.pass_time(seconds)
@@ -95,6 +111,7 @@ class Deploys(RuleBasedStateMachine):
         self.bench.deploy()  # clears away a candidate that somebody forgot
         self.bench.host.pass_time(10)
         assert self.bench.host.running("hello") == self.bench.enabled() == {self.bench.pointer("current")}
+        assert not [unit for unit in self.bench.host.states if "-migrate-" in unit]
 
     @invariant()
     def what_serves_is_complete_and_runs(self) -> None:

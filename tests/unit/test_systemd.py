@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import environment_line
+from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import environment_line, no_command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +54,66 @@ def read_by_systemd(line: str) -> str:
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
 def test_every_other_text_survives(value: str) -> None:
     assert read_by_systemd(environment_line(value, "NAME")) == value
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "flask --app hello db upgrade",
+        "/usr/bin/env true",
+        "sh -c 'one && two > three'",
+        'python -c "print(1); print(2)"',
+        "psql ${DATABASE_URL} -f schema.sql",
+        "date +%s",
+    ],
+)
+def test_a_command_that_systemd_can_run(line: str) -> None:
+    assert no_command(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "is empty; leave it away"),
+        ("one\ntwo", "contains a line break or a control character; write a list of commands, or a script"),
+        (
+            "say 'hello",
+            "'say 'hello' cannot be split into words (no closing quotation); mind its quotes and backslashes",
+        ),
+        (
+            "+rm -r /srv",
+            (
+                "'+rm -r /srv' must begin with a program, by its name or its absolute path; "
+                "write python manage.py rather than ./manage.py"
+            ),
+        ),
+        (
+            "./manage.py migrate",
+            (
+                "'./manage.py migrate' must begin with a program, by its name or its absolute path; "
+                "write python manage.py rather than ./manage.py"
+            ),
+        ),
+        (
+            "$HOME/x",
+            (
+                "'$HOME/x' must begin with a program, by its name or its absolute path; "
+                "write python manage.py rather than ./manage.py"
+            ),
+        ),
+        (
+            "one && two",
+            "'one && two' is not run by a shell, which '&&' is for; write a list of commands, or sh -c '…'",
+        ),
+        (
+            "one ; +two",
+            "'one ; +two' is not run by a shell, which ';' is for; write a list of commands, or sh -c '…'",
+        ),
+        (
+            "one 2>&1",
+            "'one 2>&1' is not run by a shell, which '2>&1' is for; write a list of commands, or sh -c '…'",
+        ),
+    ],
+)
+def test_what_systemd_would_take_for_something_else(line: str, reason: str) -> None:
+    assert no_command(line) == reason

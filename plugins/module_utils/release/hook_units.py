@@ -82,7 +82,7 @@ def failure(
         what = f"was killed by signal {ran.status}"
     else:
         what = f"failed ({ran.result})"
-    lines = host.journal(unit, since - 1, OUTPUT_LINES)
+    lines = _said(unit, host.journal(unit, since, OUTPUT_LINES + 5))[-OUTPUT_LINES:]
     told = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
     if kind == "after_activate":
         rest = "The new release serves. Correct the hook; it runs again with the next release, not before."
@@ -91,6 +91,12 @@ def failure(
     return ReleaseFailure(
         f"the hook {kind} {what}: {command}\n  Last lines of {unit} since {utc(since)}:\n{told}\n  {rest}"
     )
+
+
+def _said(unit: str, lines: Sequence[str]) -> list[str]:
+    """What a hook has written; what systemd says of it where it has written nothing."""
+    systemd = (f"{unit}: ", "Starting ", "Failed to start ", "Stopping ", "Stopped ")
+    return [line for line in lines if line and not line.startswith(systemd)] or list(lines)
 
 
 def reap_hooks(host: Host, release: Release, units: Mapping[str, Unit]) -> None:

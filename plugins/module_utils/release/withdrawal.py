@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import places
+from .hook_units import reap_hooks
 from .locking import locked
 from .request import Release, ReleaseFailure
-from .staging import Job, Outcome, withdraw
+from .staging import Job, Outcome, patterns, withdraw
 
 
 def give_up(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) -> dict[str, Outcome]:
@@ -24,6 +25,7 @@ def give_up(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) ->
         if name:
             try:
                 with locked(job.host, replace(release, lock_wait=0), job.who, "give up"):
+                    reap_hooks(job.host, release, job.host.units(patterns(release)))
                     withdraw(job, release, name)
             except (ReleaseFailure, OSError):
                 pass  # another deploy holds the app by now; the candidate is its to clear away
