@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS, NO_SOURCE
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
@@ -150,23 +150,12 @@ class ActionModule(ActionBase):
         return result
 
     def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        told = releases if state == "staged" else [{**one, "source": _NO_SOURCE} for one in releases]
+        told = releases if state == "staged" else [{**one, "source": NO_SOURCE} for one in releases]
         arguments = {"state": state, "releases": told, "deployer": _deployer(), **more}
         result: dict[str, Any] = self._execute_module(
             module_name=MODULE, module_args=arguments, task_vars=self._vars
         )
         return result
-
-
-_NO_SOURCE = {
-    "digest": "",
-    "revision": "",
-    "kind": "tree",
-    "pythonpath": None,
-    "requirements": "",
-    "origin": "",
-    "wheel": None,
-}
 
 
 def kinds(releases: Iterable[Mapping[str, Any]], staged: Mapping[str, str]) -> list[str]:

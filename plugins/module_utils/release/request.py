@@ -123,6 +123,17 @@ class Release:
         return f"{self.unit}-{kind}"
 
 
+NO_SOURCE: Mapping[str, Any] = {  # for what needs no code: what is on the host is enough
+    "digest": "",
+    "revision": "",
+    "kind": "tree",
+    "pythonpath": None,
+    "requirements": "",
+    "origin": "",
+    "wheel": None,
+}
+
+
 def parse(data: Mapping[str, Any]) -> Release:
     """Make the value of one app from what the action sends."""
     source, health, environment = data["source"], data["health"], data["environment"]

@@ -1,0 +1,43 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Documentation only: the action of the same name does it all, on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: release_list
+short_description: Show the releases of all hosts in one table
+version_added: 0.1.0
+description:
+  - Prints what M(flaskworks.server.release_info) returned on the hosts of the play. No host is asked.
+options:
+  registered:
+    description:
+      - Name of the variable in which the hosts registered the result of M(flaskworks.server.release_info).
+    type: str
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  bypass_host_loop:
+    support: full
+    description: Runs once for all hosts.
+author:
+  - The flaskworks.server contributors (@flaskworks)
+"""
+
+EXAMPLES = r"""
+- name: List the releases
+  flaskworks.server.release_list:
+    registered: found
+"""
+
+RETURN = r"""
+msg:
+  description: What was printed.
+  returned: always
+  type: str
+"""
