@@ -30,5 +30,7 @@ def give_up(job: Job, releases: Sequence[Release], staged: Mapping[str, str]) ->
             except (ReleaseFailure, OSError):
                 pass  # another deploy holds the app by now; the candidate is its to clear away
         current = places.pointer(release, "current")
-        outcomes[release.name] = Outcome(release=current, previous=places.pointer(release, "previous"))
+        outcomes[release.name] = Outcome(
+            release=current, previous=places.pointer(release, "previous"), serves=current
+        )
     return outcomes
