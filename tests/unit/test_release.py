@@ -285,7 +285,7 @@ def test_an_answer_of_another_process_proves_nothing(bench: Bench) -> None:
     bench.code["hello"] = "stale"
     failure = bench.deploy()["hello"].failure
     assert failure is not None
-    assert "another process than that of the release answers" in failure
+    assert "the answers do not come from this release" in failure
     assert "the last answer was: 200 OK, but process 4711 listens on its socket." in failure
     assert bench.serving() == "one"
     assert len(bench.host.probed) == 3 + 3  # a few are enough: no other process will take its place

@@ -96,7 +96,7 @@ class _Gate:
                     if doubt:
                         good, doubts, self.last = 0, doubts + 1, f"{answer.text}, but {doubt}"
                         if doubts >= DOUBTS:
-                            raise self.failure("another process than that of the release answers")
+                            raise self.failure("the answers do not come from this release")
                         self.pause(self.health.interval)
                         continue
                 good, doubts = good + 1, 0

@@ -49,8 +49,11 @@ def _origin(claim: Claim) -> str | None:
     """Whether the process that listens belongs to the service."""
     if claim.peer == claim.main or _in_service(claim.peer, claim.service):
         return None
-    if claim.peer == 1 and _holds(claim.main, _sockets(claim.socket)):
-        return None  # the service manager made the socket and the service took it as it was
+    if claim.peer == 1:  # the service manager made the socket, and the service takes requests from it
+        with suppress(PermissionError):
+            if not _holds(claim.main, _sockets(claim.socket)):
+                return f"{claim.service} does not take requests from its socket"
+        return None
     return f"process {claim.peer} ({_title(claim.peer)}) listens on its socket, not {claim.service}"
 
 
@@ -147,11 +150,7 @@ def _sockets(path: str) -> set[str]:
 def _holds(pid: int, sockets: set[str]) -> bool:
     folder = f"{PROC}/{pid}/fd"
     wanted = {f"socket:[{inode}]" for inode in sockets}
-    try:
-        handles = os.listdir(folder)
-    except PermissionError:
-        return False
-    for handle in handles:
+    for handle in os.listdir(folder):
         with suppress(FileNotFoundError):
             if os.readlink(f"{folder}/{handle}") in wanted:
                 return True
