@@ -15,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS, NO_SOURCE
+from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
@@ -43,6 +44,8 @@ class ActionModule(ActionBase):
                 "redeploy": {"type": "list", "elements": "str", "default": []},
                 "hook": {"type": "str", "choices": list(HOOKS)},
                 "fleet": {"type": "str"},
+                "to": {"type": "str", "default": ""},
+                "app": {"type": "str", "default": ""},
             },
             required_if=[
                 ("state", "active", ["staged"]),
@@ -52,6 +55,8 @@ class ActionModule(ActionBase):
             ],
         )
         self._vars = task_vars or {}
+        if given["state"] == "staged" and given["to"]:
+            return self._go_back(given["releases"], given["to"], given["app"])
         if given["state"] == "staged":
             return self._stage(given["releases"], given["redeploy"])
         if given["state"] == "hooked":
@@ -115,6 +120,33 @@ class ActionModule(ActionBase):
         if not releases or self._task.check_mode:
             return {"changed": False, "apps": {}}
         return self._call("withdrawn", releases, staged=_staged(staged))
+
+    def _go_back(self, releases: list[dict[str, Any]], to: str, app: str) -> dict[str, Any]:
+        """Stage what is on the host already. Nothing is read or fetched here."""
+        names = [release["name"] for release in releases]
+        if len(names) > 1 and not app:
+            raise AnsibleActionFail(
+                f"this host has several apps ({', '.join(names)}); "
+                f"say which one goes back, as in -e app={names[0]}"
+            )
+        chosen = [release for release in releases if app in ("", release["name"])]
+        if not chosen and app and not self._has_another_host(app):
+            raise AnsibleActionFail(
+                f"there is no app {app!r}{suggestion(app, names)}; this host has: {', '.join(names)}"
+            )
+        if not chosen:
+            return {"changed": False, "apps": {}, "hooks": []}
+        result = self._call("staged", [{**one, "source": NO_SOURCE} for one in chosen], to=to)
+        result["hooks"] = kinds(releases, _staged(result))
+        return result
+
+    def _has_another_host(self, app: str) -> bool:
+        everywhere = self._vars["hostvars"]
+        return any(
+            one.get("name") == app
+            for host in self._vars["ansible_play_hosts_all"]
+            for one in everywhere[host].get("flask_apps") or ()
+        )
 
     def _upload(self, bundles: Mapping[str, Path]) -> dict[str, Any]:
         """Arguments that bring the bundles to the host: inline, or as files when they are big."""

@@ -53,6 +53,12 @@ options:
       - Empty to stage what the source and the configuration make.
     type: str
     default: ""
+  app:
+    description:
+      - With O(to), the app that goes back. May be left out where a host has one app.
+      - A host without this app is left alone, as long as another one of the play has it.
+    type: str
+    default: ""
   redeploy:
     description:
       - Apps to deploy although what they would get turned out bad or was rolled back from.
@@ -169,6 +175,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskworks.server.plugins.module_utils.release import (
     activation,
     hooks,
+    rollback,
     staging,
     withdrawal,
 )
@@ -221,6 +228,7 @@ def main() -> None:
             "staged": {"type": "dict"},
             "spent": {"type": "dict", "default": {}},
             "to": {"type": "str", "default": ""},
+            "app": {"type": "str", "default": ""},
             "redeploy": {"type": "list", "elements": "str", "default": []},
             "moment": {"type": "str", "default": ""},
             "hook": {"type": "str", "choices": list(HOOKS)},
@@ -245,7 +253,9 @@ def main() -> None:
             moment=given["moment"],
             redeploy=given["redeploy"],
         )
-        if given["state"] == "staged":
+        if given["state"] == "staged" and given["to"]:
+            outcomes = rollback.stage(job, releases, given["to"])
+        elif given["state"] == "staged":
             outcomes = staging.stage(job, releases)
         elif given["state"] == "hooked":
             outcomes = hooks.run(job, given["hook"], releases, given["staged"] or {})

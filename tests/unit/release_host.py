@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
+from ansible_collections.flaskworks.server.plugins.module_utils.release import rollback
 from ansible_collections.flaskworks.server.plugins.module_utils.release.activation import activate
 from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Host, Ran, Unit
@@ -43,6 +44,9 @@ class FakeHost(Host):
         self.die_after: int | None = None
         self.full_at: int | None = None
         self.free: tuple[int, int | None] = (10**12, 10**9)
+        self.die_at: str | None = None
+        self.sick: set[str] = set()  # code that does not answer rightly any more
+        self.ends: dict[str, float] = {}  # when a unit that is stopping has stopped
         self.probed: list[bytes] = []
         self.service = "[Service]\nUser=hello\nWorkingDirectory=/srv/hello/releases/%i/src\n"
         self.hooks: dict[str, str] = {}
@@ -60,6 +64,8 @@ class FakeHost(Host):
 
     def pass_time(self, seconds: float) -> None:
         self.time += max(seconds, 0.001)
+        for unit in [unit for unit, end in self.ends.items() if end <= self.time]:
+            del self.ends[unit], self.states[unit]
         for name, (due, script) in list(self.timers.items()):
             if due <= self.time:
                 del self.timers[name]
@@ -79,7 +85,7 @@ class FakeHost(Host):
         return self.free
 
     def step(self, name: str) -> None:
-        if self.die_after is not None and len(self.steps) >= self.die_after:
+        if name == self.die_at or (self.die_after is not None and len(self.steps) >= self.die_after):
             raise Killed(name)
         self.steps.append(name)
         if self.full_at is not None and len(self.steps) > self.full_at:
@@ -157,7 +163,7 @@ class FakeHost(Host):
     def probe(self, path: str, request: bytes, seconds: float, abandon: Callable[[], bool]) -> Answer:
         self.probed.append(request)
         how = self.behaviour(Path(path).parent)
-        if "health" in how:
+        if "health" in how or any(code in how for code in self.sick):
             return Answer(503, "503 Service Unavailable")
         return Answer(None, "no answer") if "import" in how else Answer(200, "200 OK")
 
@@ -298,6 +304,16 @@ class Bench:
 
     def deploy(self) -> dict[str, Outcome]:
         staged = self.stage()
+        if any(one.failure for one in staged.values()):
+            return staged
+        return self.activate(staged) or staged
+
+    def go_back(self, to: str = "previous", check: bool = False) -> dict[str, Outcome]:
+        return rollback.stage(self.job(check=check), [self.release(app) for app in self.code], to)
+
+    def roll_back(self, to: str = "previous") -> dict[str, Outcome]:
+        """Both tasks of a roll back."""
+        staged = self.go_back(to)
         if any(one.failure for one in staged.values()):
             return staged
         return self.activate(staged) or staged

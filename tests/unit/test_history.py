@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
@@ -67,10 +66,11 @@ def test_every_switch_is_noted_and_nothing_else(bench: Bench) -> None:
 
 
 def test_it_says_what_the_switch_was_for(bench: Bench) -> None:
-    staged = bench.stage()
-    job = dataclasses.replace(bench.job(), verb="roll back")
-    activation.activate(job, [bench.release("hello")], {"hello": str(staged["hello"].release)})
-    assert [line["what"] for line in lines(bench)] == ["roll back"]
+    bench.deploy()
+    bench.code["hello"] = "two"
+    bench.deploy()
+    bench.roll_back()
+    assert [line["what"] for line in lines(bench)] == ["deploy", "deploy", "roll back"]
 
 
 def test_the_outcome_says_what_serves_also_after_a_failure(bench: Bench) -> None:

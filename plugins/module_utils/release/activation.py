@@ -27,6 +27,8 @@ from .request import Release, ReleaseFailure, in_words
 from .staging import Job, Outcome, cancel_orders, drain, patterns, running, side_by_side
 
 SWITCH = 0.25  # seconds that a switch may take before the end of the old release is ordered anew
+# How what served is marked, by what it is left for.
+LEFT = {history.ROLL_BACK: marks.ROLLED_BACK, history.SWITCH_BACK: marks.BAD}
 
 
 def activate(
@@ -47,7 +49,7 @@ def activate(
         outcome = outcomes[release.name]
         try:
             with locked(job.host, release, job.who, "activate") as waited:
-                _activate_one(job, release, staged[release.name], outcome, None if waited else units)
+                activate_one(job, release, staged[release.name], outcome, None if waited else units)
         except ReleaseFailure as error:
             outcome.failure = f"{release.name}: {error}"
         except OSError as error:
@@ -60,9 +62,10 @@ def activate(
     return outcomes
 
 
-def _activate_one(
+def activate_one(
     job: Job, release: Release, name: str, outcome: Outcome, seen: Mapping[str, Unit] | None
 ) -> None:
+    """Switch one app to what was staged for it; ``seen`` are its units. The caller holds the app's lock."""
     host = job.host
     old = places.pointer(release, "current")
     units = seen
@@ -70,16 +73,21 @@ def _activate_one(
         units = host.units(patterns(release))  # what was seen before the lock was held will not do
     outcome.release, outcome.previous = name, old
     require_staged(release, name, old, units)
+    waiting = places.candidate(release) or {}
+    verb = str(waiting.get("verb") or history.DEPLOY)
     begin = ordered = host.clock()
     places.enable(host, release, job.places, name)
     if old != name:
         if old is not None:
+            if verb in LEFT:
+                marks.mark(host, release, old, LEFT[verb], job.who, str(waiting.get("why", "")))
             cancel_orders(host, release, old, units)
             if not _twins(old, name):  # it was damaged: nobody shall go back to it
                 places.point(host, release, "previous", old)
             host.step("order drain")
             ordered = host.clock()
             drain(host, release, old, SWITCH)
+        places.note_served(host, release, name)
         places.point(host, release, "current", name)
         places.sync_directory(release.home)
         outcome.changed = True
@@ -91,10 +99,10 @@ def _activate_one(
         host.cancel([release.expiry(name)])
     outcome.seconds["switch"] = round(host.clock() - begin, 3)
     if outcome.changed:
-        outcome.warning = history.append(host, release, job.verb, job.who, old, name, outcome.seconds)
+        outcome.warning = history.append(host, release, verb, job.who, old, name, outcome.seconds)
     places.disable_others(host, release, job.places, [name])
     places.nominate(host, release, None, job.who)
-    marks.unmark(host, release, name, alike=True)  # somebody wanted it all the same
+    marks.unmark(host, release, name, alike=verb == history.DEPLOY)  # somebody wanted it all the same
     prune(job, release, units)
 
 

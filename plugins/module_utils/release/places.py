@@ -22,6 +22,7 @@ from .request import Release, ReleaseFailure
 FORMAT = 1  # raise it when the same inputs must lead to a new release
 DIGEST_KEY = "/etc/flask/.digest-key"
 UNITS = "/etc/systemd/system"
+SERVED = ".served"  # a file in a release
 ABSENT = "absent"
 UNKEYED = "not digested before there is a key"
 _WANTED_BY = re.compile(r"^WantedBy\s*=\s*(.+)$", re.MULTILINE)
@@ -154,15 +155,28 @@ def candidate(release: Release) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "release" in found else None
 
 
-def nominate(host: Host, release: Release, name: str | None, who: str) -> None:
-    """Remember, or forget, the release that waits for its activation."""
+def nominate(host: Host, release: Release, name: str | None, who: str, verb: str = "", why: str = "") -> None:
+    """Remember, or forget, the release that waits for its activation; what that will be, and why."""
     path = os.path.join(release.home, ".staged")
     if name is None:
         if os.path.lexists(path):
             host.step("forget candidate")
             os.unlink(path)
         return
-    write(host, path, json.dumps({"release": name, "who": who, "at": host.now()}).encode(), 0o600, 0)
+    waiting = {"release": name, "who": who, "at": host.now(), "verb": verb, "why": why}
+    write(host, path, json.dumps(waiting).encode(), 0o600, 0)
+
+
+def note_served(host: Host, release: Release, name: str) -> None:
+    """Let a release be one that can be gone back to."""
+    if not served(release, name):
+        host.step("note served")
+        open(os.path.join(release.releases, name, SERVED), "w", encoding="utf-8").close()
+
+
+def served(release: Release, name: str) -> bool:
+    """Whether a release has served, or was about to. Others were only ever staged."""
+    return os.path.exists(os.path.join(release.releases, name, SERVED))
 
 
 def discard(host: Host, release: Release, name: str) -> None:

@@ -49,6 +49,8 @@ class Outcome:
     staged: bool = False
     missing: str | None = None
     failure: str | None = None
+    revision: str = ""
+    there: list[str] = field(default_factory=list)
     warning: str | None = None
     damage: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -62,6 +64,8 @@ class Outcome:
             "serves": self.serves,
             "changed": self.changed,
             "staged": self.staged,
+            "revision": self.revision,
+            "there": self.there,
             "seconds": self.seconds,
         }
         return {**told, "damage": self.damage} if self.damage else told
@@ -81,6 +85,7 @@ class Job:
     build: Callable[..., environments.Result] = environments.build
     identify: Callable[[str], dict[str, str]] = environments.identity
     verb: str = history.DEPLOY  # what a switch is for
+    why: str = ""  # what made it necessary
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
     # misc: mypy gives the default of a lambda no type.
     side_by_side([lambda one=release: work(one, True) for release in releases])  # type: ignore[misc]
     if any(outcome.failure for outcome in outcomes.values()):
-        _take_back(job, releases, outcomes)
+        take_back(job, releases, outcomes)
     return outcomes
 
 
@@ -328,14 +333,32 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
     made = chosen is None
     if chosen is None:
         chosen = _build(job, release, look)
-    built = host.clock()
-    outcome.seconds["build"] = round(built - begin, 2)
+    outcome.seconds["build"] = round(host.clock() - begin, 2)
+    prove(job, release, outcome, chosen, look.current, units, made=made)
+
+
+def prove(
+    job: Job,
+    release: Release,
+    outcome: Outcome,
+    chosen: str,
+    current: str | None,
+    units: Mapping[str, Unit],
+    *,
+    made: bool,
+) -> None:
+    """Start a complete release, pass it through the gate, and let it wait for its activation.
+
+    One that fails is stopped. A deploy removes it then, too; a roll back keeps what it could not go back to.
+    """
+    host = job.host
+    begin = host.clock()
     flusher = building.Flusher(os.path.join(release.releases, chosen))
     if made:
         flusher.start()
     try:
-        places.nominate(host, release, chosen, job.who)
-        if chosen != look.current:
+        places.nominate(host, release, chosen, job.who, job.verb, job.why)
+        if chosen != current:
             host.step("order expiry")
             expire(host, release, chosen)
         _start(host, release, chosen, units)
@@ -343,19 +366,19 @@ def _stage_one(job: Job, release: Release, outcome: Outcome, look: Look, units: 
         if made:
             flusher.finish()
     except (ReleaseFailure, OSError):
-        if chosen != look.current:
+        if chosen != current:
             host.step("stop failed")
             before = chosen == places.pointer(release, "previous")
             (host.stop if before else host.kill)(release.units(chosen))  # requests may be open still
             host.cancel([release.expiry(chosen)])
             places.nominate(host, release, None, job.who)
-            if not before:
+            if not before and job.verb == history.DEPLOY:
                 places.discard(host, release, chosen)
         raise
     finally:
         if made:
             flusher.join()
-    outcome.seconds["gate"] = round(host.clock() - built, 2)
+    outcome.seconds["gate"] = round(host.clock() - begin, 2)
     outcome.release, outcome.changed, outcome.staged = chosen, True, True
 
 
@@ -516,7 +539,7 @@ def cancel_orders(host: Host, release: Release, name: str, units: Mapping[str, U
     return bool(ordered)
 
 
-def _take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Outcome]) -> None:
+def take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Outcome]) -> None:
     """One app failed, so none is activated: stop the others and keep them on disk for the next deploy."""
     for release in releases:
         outcome = outcomes[release.name]
