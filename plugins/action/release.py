@@ -15,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS, NO_SOURCE
+from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure
@@ -184,9 +185,9 @@ class ActionModule(ActionBase):
     def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         told = releases if state == "staged" else [{**one, "source": NO_SOURCE} for one in releases]
         arguments = {"state": state, "releases": told, "deployer": _deployer(), **more}
-        result: dict[str, Any] = self._execute_module(
-            module_name=MODULE, module_args=arguments, task_vars=self._vars
-        )
+        result = lean.call(self, MODULE, arguments, self._vars)
+        if result is None:
+            result = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=self._vars)
         return result
 
 

@@ -229,6 +229,10 @@ class Bench:
         return Source(digest(shipped), "", "tree", ".", "flask\n", "requirements.txt", None, entries)
 
     def release(self, app: str) -> Release:
+        return parse(self.description(app))
+
+    def description(self, app: str) -> dict[str, Any]:
+        """What the action sends of one app."""
         home = self.root / "srv" / app
         data: dict[str, Any] = {
             "name": app,
@@ -254,7 +258,7 @@ class Bench:
                 "server": "gunicorn",
             },
         }
-        return parse({**data, **self.settings})
+        return {**data, **self.settings}
 
     def build(self, path: str, *_given: Any, **_options: Any) -> environments.Result:
         changed = not environments.is_complete(path)

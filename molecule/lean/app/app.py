@@ -1,0 +1,1 @@
+"""Never runs: the hosts of this scenario are not provisioned."""
