@@ -71,7 +71,13 @@ def _of_host(
             for app, one in wanted.items()
         ]
     now = activated.get("apps") or {}
-    return [_seen(host, app, now.get(app, one).get("release"), one) for app, one in wanted.items()]
+    return [_seen(host, app, _serving(now.get(app, one)), one) for app, one in wanted.items()]
+
+
+def _serving(told: Mapping[str, Any]) -> str | None:
+    """What served when a task ended; its ``release`` is what it was to serve."""
+    found: str | None = told.get("serves", told.get("release"))
+    return found
 
 
 def _seen(host: str, app: str, serves: str | None, staged: Mapping[str, Any]) -> Standing:
