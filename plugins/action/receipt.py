@@ -39,7 +39,13 @@ class ActionModule(ActionBase):
         entries = receipt.read(hosts, results, self._task.check_mode)
         lines = receipt.lines(entries, given["what"], _inventory(), _limit(), given["failed"])
         printing.show(lines)
-        return {"changed": False, "msg": "\n".join(lines), "receipt": [one.facts() for one in entries]}
+        # Printed already: with -v the same would follow as a result.
+        return {
+            "_ansible_verbose_override": True,
+            "changed": False,
+            "msg": "\n".join(lines),
+            "receipt": [one.facts() for one in entries],
+        }
 
 
 def _registered(known: Mapping[str, Any], host: str, names: list[str]) -> list[Any]:

@@ -29,4 +29,5 @@ class ActionModule(ActionBase):
         }
         lines = release_table.lines(hosts, found)
         printing.show(lines)
-        return {"changed": False, "msg": "\n".join(lines)}
+        # Printed already: with -v the same would follow as a result.
+        return {"_ansible_verbose_override": True, "changed": False, "msg": "\n".join(lines)}

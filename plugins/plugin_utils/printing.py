@@ -20,4 +20,4 @@ def show(lines: Sequence[str]) -> None:
     """Print the lines to the operator. Ansible hands them from a worker to the process at the terminal."""
     callback = str(constants.config.get_config_value("DEFAULT_STDOUT_CALLBACK") or "")
     if lines and callback.rpartition(".")[2] not in FOR_PROGRAMS:
-        Display().display("\n".join(lines))
+        Display().display("\n".join(["", *lines]))  # the heading of the task may come before or after

@@ -206,14 +206,48 @@ PLAY = """
 """
 
 
-def play(place: Path, *arguments: str, **environment: str) -> str:
-    """Run the play on two hosts that do not exist; what the operator sees."""
-    (place / "play.yml").write_text(PLAY)
+FAILING = """
+- name: Fail on one host after the other has switched
+  hosts: all
+  gather_facts: false
+  any_errors_fatal: true
+  tasks:
+    - name: Ship
+      block:
+        - name: Register what a deploy would have
+          ansible.builtin.set_fact:
+            __deploy_staged: "{{ results[inventory_hostname][0] }}"
+            __deploy_activated: "{{ results[inventory_hostname][1] }}"
+
+        - name: Fail
+          ansible.builtin.fail:
+            msg: the unit is gone
+          when: inventory_hostname == 'web2'
+      rescue:
+        - name: Tell what became of the hosts
+          ansible.builtin.import_role:
+            name: flaskworks.server.deploy
+            tasks_from: failure
+          vars:
+            deploy_releases: []
+"""
+BOTH = {
+    "web1": [staged(), activated()],
+    "web2": [staged(B_ELSEWHERE, A_ELSEWHERE), activated(B_ELSEWHERE, A_ELSEWHERE)],
+}
+
+
+def play(
+    place: Path,
+    *arguments: str,
+    text: str = PLAY,
+    results: dict[str, Any] = BOTH,
+    code: int = 0,
+    **environment: str,
+) -> str:
+    """Run a play on two hosts that do not exist; what the operator sees."""
+    (place / "play.yml").write_text(text)
     (place / "hosts.yml").write_text("all: {hosts: {web1: , web2: }}\n")
-    results = {
-        "web1": [staged(), activated()],
-        "web2": [staged(B_ELSEWHERE, A_ELSEWHERE), activated(B_ELSEWHERE, A_ELSEWHERE)],
-    }
     program = str(Path(sys.executable).parent / "ansible-playbook")
     done = subprocess.run(
         [program, "-i", "hosts.yml", "-e", json.dumps({"results": results}), "play.yml", *arguments],
@@ -230,7 +264,7 @@ def play(place: Path, *arguments: str, **environment: str) -> str:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -263,3 +297,23 @@ def test_output_for_programs_stays_what_it_is(tmp_path: Path) -> None:
         ("web1", A, B, B),
         ("web2", A_ELSEWHERE, B_ELSEWHERE, B_ELSEWHERE),
     ]
+
+
+def test_a_failing_play_shows_the_table_above_the_failure(tmp_path: Path) -> None:
+    failed = {"failed": True, "apps": {"hello": app(B_ELSEWHERE, A_ELSEWHERE, A_ELSEWHERE, changed=False)}}
+    results = {"web1": [staged(), activated()], "web2": [staged(B_ELSEWHERE, A_ELSEWHERE), failed]}
+    output = play(tmp_path, text=FAILING, results=results, code=2)
+    rows = [line for line in output.splitlines() if line.startswith(("hello  web", "To roll back"))]
+    assert rows == [
+        "hello  web1  20261121T101500Z → 20261121T111500Z  3fa9c1d2b4  1.25 s  0.80 s  0.03 s",
+        "hello  web2  20261121T101500Z serves on           3fa9c1d2b4       -       -       -",
+        "To roll back: ansible-playbook flaskworks.server.rollback -i hosts.yml",
+    ]
+    assert output.index("To roll back") < output.index("What each host serves now")
+
+
+def test_a_play_that_fails_before_any_host_switched_shows_no_table(tmp_path: Path) -> None:
+    results = {"web1": [staged(), NOT_RUN], "web2": [staged(B_ELSEWHERE, A_ELSEWHERE), NOT_RUN]}
+    output = play(tmp_path, text=FAILING, results=results, code=2)
+    assert "No host has switched" in output
+    assert "revision" not in output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from testinfra.host import Host
 
 SCENARIO = Path(__file__).parent.parent
@@ -156,6 +158,81 @@ def test_switches_to_new_code_and_drains_the_old(host: Host, deploys: Deploys) -
     assert Path(host.check_output("readlink /srv/hello/previous")).name == old
     assert settled(host)
     assert "not to be seen" not in output
+
+
+def test_ends_with_a_receipt_and_notes_the_switch(host: Host, deploys: Deploys) -> None:
+    old = current(host)
+    assert f"hello: nothing to do, {old} serves" in deploys.good()
+    deploys.edit('VERSION = "one"', 'VERSION = "receipt"')
+    output = deploys.good()
+    new = current(host)
+    row = f"hello  trixie  {old[:16]} → {new[:16]} +-( +[0-9.]+ s){{3}}"
+    assert len(re.findall(row, output)) == 1
+    assert output.count("To roll back: ansible-playbook flaskworks.server.rollback -i ") == 1
+    line = json.loads(host.check_output("tail -n 1 /srv/hello/history.jsonl"))
+    assert (line["what"], line["from"], line["to"]) == ("deploy", old, new)
+    assert sorted(line["seconds"]) == ["build", "gate", "switch"]
+    assert host.file("/srv/hello/history.jsonl").mode == 0o600
+
+
+HOLDER = """
+import fcntl, json, os, time
+lock = open("/srv/hello/.lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+json.dump({"who": "ada@laptop", "what": "stage", "since": "noon", "pid": os.getpid()}, lock)
+lock.flush()
+time.sleep(600)
+"""
+
+
+def list_releases(place: Path, *arguments: str) -> tuple[int, str]:
+    """List the releases that the scenario describes; what the operator sees."""
+    play = yaml.safe_load((SCENARIO / "converge.yml").read_text())[0]
+    tasks = [
+        {"flaskworks.server.release_info": play["roles"][0]["vars"], "register": "found"},
+        {"flaskworks.server.release_list": {"registered": "found"}},
+    ]
+    info = tasks[0]["flaskworks.server.release_info"]
+    info["releases"] = info.pop("deploy_releases")
+    (place / "list.yml").write_text(
+        yaml.safe_dump([{"hosts": "all", "gather_facts": False, "vars": play["vars"], "tasks": tasks}])
+    )
+    inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), str(place / "list.yml"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_lists_what_is_there_and_who_holds_the_lock(host: Host, deploys: Deploys, tmp_path: Path) -> None:
+    deploys.edit('VERSION = "one"', 'VERSION = "listed"')
+    deploys.good()
+    code, output = list_releases(tmp_path)
+    assert code == 0, output
+    assert re.search(f"hello +trixie +{current(host)} +current +[0-9]+ (s|min) ", output)
+    assert re.search(r"hello +trixie +\S+ +previous ", output)
+    assert "hello: last switch at 20" in output
+    assert "locked" not in output
+    host.check_output("systemd-run --quiet --unit=holder python3 -c %s", HOLDER)
+    host.check_output("until test -s /srv/hello/.lock; do sleep 0.05; done")
+    try:
+        code, output = list_releases(tmp_path)
+    finally:
+        host.check_output("systemctl stop holder; truncate -s 0 /srv/hello/.lock")
+    assert code == 0, output
+    assert re.search(r"hello: locked by ada@laptop since noon \(stage, process \d+\)", output)
+
+
+def test_the_list_is_for_root_and_says_so(tmp_path: Path) -> None:
+    code, output = list_releases(tmp_path, "-u", "nobody", "-e", "ansible_remote_tmp=/tmp")
+    assert code != 0
+    assert "hello: /srv/hello may be read by root only; run this with become: true" in output
+    assert "Traceback" not in output
 
 
 def test_takes_back_old_code_without_building(host: Host, deploys: Deploys) -> None:
