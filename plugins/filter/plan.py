@@ -57,8 +57,8 @@ options:
         required: true
       source:
         description:
-          - Where the code comes from. Exactly one of O(_input[].source.path), O(_input[].source.git) and
-            O(_input[].source.archive).
+          - Where the code comes from. Exactly one of O(_input[].source.path), O(_input[].source.git),
+            O(_input[].source.archive) and O(_input[].source.package).
           - It is fetched once in a run, on the controller, with the controller's keys; no server ever sees
             them.
         type: dict
@@ -84,10 +84,25 @@ options:
               - When all of it is below one directory, that directory counts as the top of the source.
               - Taken as it is, whatever a C(.gitignore) in it says. At most 512 MiB, 100,000 files.
             type: str
+          package:
+            description:
+              - One version of a package, as in V(hello==1.2), or the path or C(https://) address of a wheel.
+              - The wheel is fetched by the controller's pip and must fit every platform. A package without
+                one is built from its source distribution, on the controller, which runs its code.
+              - A version that was fetched is kept and not asked for again.
+              - What the package depends on is installed by the host, from the index of the host.
+              - O(_input[].static) names directories of the installed packages, as in C(hello/static).
+            type: str
+          index:
+            description:
+              - Address of the index that has O(_input[].source.package), or a directory of packages on the
+                controller. No other index is asked for it.
+              - When not given, the index that the controller's pip is set to.
+            type: str
           checksum:
             description:
-              - What V(sha256sum) prints for O(_input[].source.archive), as in V(sha256:9f86d0…). Required
-                for an address.
+              - What V(sha256sum) prints for O(_input[].source.archive) or O(_input[].source.package), as in
+                V(sha256:9f86d0…). Required for the address of a file.
               - A file that was downloaded is kept on the controller by its checksum and not asked for again.
             type: str
           subdirectory:

@@ -135,7 +135,7 @@ THREAD_MEMORY = 100 * 1024
 MEMORY_SHARE = 0.6
 """Part of a host's memory that workers may take; the rest is for the system, the proxy and the page cache."""
 
-SOURCE_KINDS = ("path", "git", "archive")
+SOURCE_KINDS = ("path", "git", "archive", "package")
 """The keys of a source of which exactly one says where the code is."""
 
 POLICY_HEADERS = {
@@ -185,6 +185,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WSGI = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*(\([^\n]*\))?")
 _CHECKSUM = re.compile(r"sha256:[0-9a-fA-F]{64}")
+_PINNED = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _REQUIREMENT_VERSIONS = re.compile(r"(\s*(~=|==|!=|<=|>=|<|>)\s*[0-9][0-9a-z.*+]*\s*(,|$))+")
 
 
@@ -537,7 +538,13 @@ def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) ->
             ("git",),
             "only source.git has versions; leave it away or give the repository as source.git",
         ),
-        ("checksum", ("archive",), "is of an archive; leave it away or give the archive as source.archive"),
+        (
+            "checksum",
+            ("archive", "package"),
+            "only source.archive and source.package have one; leave it away",
+        ),
+        ("index", ("package",), "is where source.package is looked for; leave it away"),
+        ("subdirectory", ("path", "git", "archive"), "a package has none; leave it away"),
     ):
         if source[key] is not None and given and not set(given) & set(kinds):
             problems.append(f"{where}.source.{key}: {hint}")
@@ -562,11 +569,33 @@ def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) ->
     )
     if source["archive"] is not None:
         _check_file(source, "archive", where, problems)
+    if source["package"] is not None:
+        _check_package(source, where, problems)
     if source["checksum"] is not None and not _CHECKSUM.fullmatch(source["checksum"]):
         problems.append(
             f"{where}.source.checksum: '{source['checksum']}' is no checksum; "
             "write sha256: and the 64 digits that sha256sum prints"
         )
+
+
+def _check_package(source: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    package, index = source["package"], source["index"]
+    if package.endswith(".whl"):
+        _check_file(source, "package", where, problems)
+        if index is not None:
+            problems.append(f"{where}.source.index: the wheel is named already; leave it away")
+        return
+    if not _PINNED.fullmatch(package):
+        problems.append(
+            f"{where}.source.package: '{package}' is neither one version of a package, as in hello==1.2, "
+            "nor the path or address of a wheel"
+        )
+    if index is not None and not re.fullmatch(r"(?i)(https?://[^\s/]+(/\S*)?|/.*)", index):
+        problems.append(
+            f"{where}.source.index: '{index}' is neither the address of an index "
+            "nor the absolute path of a directory"
+        )
+    _check_password(index, f"{where}.source.index", "put it into the controller's ~/.netrc", problems)
 
 
 def _check_file(source: Mapping[str, Any], key: str, where: str, problems: list[str]) -> None:

@@ -102,6 +102,8 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "git": None,
                 "version": None,
                 "archive": None,
+                "package": None,
+                "index": None,
                 "checksum": None,
                 "subdirectory": "",
             },
@@ -303,7 +305,7 @@ def test_headers_are_added_and_taken_away() -> None:
         ({"domains": ["a.org", "a.org"]}, "flask_apps.hello.domains: 'a.org' is there twice"),
         (
             {"source": {}},
-            "flask_apps.hello.source: has none of path, git and archive; give exactly one of them",
+            "flask_apps.hello.source: has none of path, git, archive and package; give exactly one of them",
         ),
         (
             {"source": {"path": "/a", "git": "https://example.org/a.git"}},

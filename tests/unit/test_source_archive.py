@@ -11,7 +11,6 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources import d
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Source, SourceFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
 
+from tests.unit.web_server import Server, serving
+
 FILES = {
     "src/hello/__init__.py": b"app = None\n",
     "src/hello/static/style.css": b"body {}\n",
@@ -32,44 +33,10 @@ FILES = {
 DIGEST = "62b891a38181fc959cb991eee75854ed0a0c4f7ce5ee2494ce235d16718bd8cd"
 
 
-class Server(ThreadingHTTPServer):
-    """A web server on the loopback that counts what it is asked."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        self.asked: list[tuple[str, str]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Server)
-        self.server.asked.append((self.path, self.headers.get("Authorization", "")))
-        status, headers, body = self.server.answers.get(self.path, (404, {}, b""))
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_request(self, *_args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    with Server() as one:
-        thread = threading.Thread(target=one.serve_forever)
-        thread.start()
+    with serving(monkeypatch) as one:
         yield one
-        one.shutdown()
-        thread.join()
 
 
 def packed_tar(

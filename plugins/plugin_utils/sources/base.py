@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -75,7 +76,7 @@ class Source:
             try:
                 os.utime(path)
             except FileNotFoundError:
-                _forget_old(path.parent)
+                forget(path.parent, "*.tar.gz", BUNDLE_LIFE)  # the rest is still uploaded
                 partial = path.with_suffix(f".{os.getpid()}")
                 try:
                     _pack(self, partial)
@@ -119,12 +120,16 @@ def _pack(source: Source, path: Path) -> None:
         raise SourceFailure("the source changed while it was being packed; run again")
 
 
-def _forget_old(folder: Path) -> None:
-    """Remove bundles that nobody used for a day; this run and others still upload the rest."""
-    limit = time.time() - BUNDLE_LIFE
-    for path in folder.glob("*.tar.gz"):
-        with suppress(FileNotFoundError):  # another worker was faster
-            if path.stat().st_mtime < limit:
+def forget(folder: Path, pattern: str, life: float) -> None:
+    """Remove what nobody used for ``life`` seconds, a file or a directory and all below it."""
+    limit = time.time() - life
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # another worker was faster
+            if path.stat().st_mtime >= limit:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 

@@ -11,15 +11,17 @@ import netrc
 import os
 import posixpath
 import re
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure, locked
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
+    SourceFailure,
+    forget,
+    locked,
+)
 
 FILE_LIMIT = 512 * 1024 * 1024  # bytes that an archive or a wheel may have
 SILENCE = 30  # seconds for which a server may be silent
@@ -52,7 +54,7 @@ def obtain(where: str, checksum: str | None, key: str, cache: Path) -> Path:
     if path.stat().st_size > FILE_LIMIT:
         raise SourceFailure(_too_large(f"{key} {path}"))
     if wanted:
-        _compare(file_sha256(path), wanted, f"{key} {path}")
+        compare(file_sha256(path), wanted, f"{key} {path}")
     return path
 
 
@@ -77,11 +79,11 @@ def _downloaded(address: str, wanted: str, key: str, cache: Path) -> Path:
         if path.is_file() and file_sha256(path) == wanted:
             os.utime(path)
             return path
-        _forget_files(folder)
+        forget(folder, "*/*", FILE_LIFE)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         partial = path.with_name(".partial")
         try:
-            _compare(_fetch(address, key, partial), wanted, f"{key} {shown(address)}")
+            compare(_fetch(address, key, partial), wanted, f"{key} {shown(address)}")
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -131,7 +133,8 @@ def _login(host: str) -> str:
     return "Basic " + base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode()
 
 
-def _compare(found: str, wanted: str, what: str) -> None:
+def compare(found: str, wanted: str, what: str) -> None:
+    """Refuse a file with another SHA-256 than the one that was given."""
     if found != wanted:
         raise SourceFailure(
             f"{what} is not the file that source.checksum means: it has sha256:{found}, not sha256:{wanted}; "
@@ -141,13 +144,3 @@ def _compare(found: str, wanted: str, what: str) -> None:
 
 def _too_large(what: str) -> str:
     return f"{what} is larger than {FILE_LIMIT // 1024**2} MiB; a source holds code, not data"
-
-
-def _forget_files(folder: Path) -> None:
-    """Remove files that nobody used for a month."""
-    limit = time.time() - FILE_LIFE
-    for path in folder.glob("*/*"):
-        with suppress(OSError):  # another worker was faster
-            if path.stat().st_mtime < limit:
-                path.unlink()
-                path.parent.rmdir()

@@ -7,7 +7,6 @@ A source is read here, digested, and packed into a bundle only when a host asks 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,9 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base imp
     SourceFailure,
 )
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.directory import read_directory
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.download import file_sha256
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git import read_git
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.packages import read_package
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import (
     Files,
     make_files,
@@ -44,12 +45,14 @@ def gather(release: Mapping[str, Any], cache: Path, memory: dict[str, Files] | N
         if wanted.get("archive"):
             memory[key] = make_files(*read_archive(wanted, cache))
             return make_tree(release, memory[key])
+        if wanted.get("package"):
+            return _wheel(*read_package(wanted, cache))
         path = Path(str(wanted.get("path") or "")).expanduser()
         if not wanted.get("path") or not path.exists():
             raise SourceFailure(f"source.path {path} does not exist on the controller; correct the path")
         path = path.joinpath(wanted["subdirectory"]) if wanted.get("subdirectory") else path
         if path.suffix == ".whl" and path.is_file():
-            return _wheel(path)
+            return _wheel(path, file_sha256(path))
         if not path.is_dir():
             raise SourceFailure(f"source.path {path} is neither a directory nor a wheel")
         memory[key] = make_files(*read_directory(path))
@@ -60,11 +63,11 @@ def gather(release: Mapping[str, Any], cache: Path, memory: dict[str, Files] | N
         raise SourceFailure(f"{name}: the source cannot be read: {error}") from error
 
 
-def _wheel(path: Path) -> Source:
+def _wheel(path: Path, digest: str) -> Source:
     content = path.read_bytes()
     entry = Entry(path.name, read=lambda: content)
     return Source(
-        digest=hashlib.sha256(content).hexdigest(),
+        digest=digest,
         revision="-".join(path.name.split("-")[:2]),
         kind="wheel",
         pythonpath=None,

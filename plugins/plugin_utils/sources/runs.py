@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_mark
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure, locked
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
+    SourceFailure,
+    forget,
+    locked,
+)
 
 RUN_LIFE = 7 * 24 * 3600  # seconds for which the answers of a run are kept; no run takes longer
 
@@ -33,7 +34,7 @@ def once(cache: Path, key: str, work: Callable[[], str]) -> str:
         return work()  # not Linux: nothing is remembered
     folder = cache / "answers" / hashlib.sha256(mark.encode()).hexdigest()[:20]
     if not folder.exists():
-        _forget_runs(folder.parent)
+        forget(folder.parent, "*", RUN_LIFE)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
     with locked(path.with_suffix(".lock")):
@@ -50,11 +51,3 @@ def once(cache: Path, key: str, work: Callable[[], str]) -> str:
     if "failure" in known:
         raise SourceFailure(known["failure"])
     return known["answer"]
-
-
-def _forget_runs(folder: Path) -> None:
-    limit = time.time() - RUN_LIFE
-    for path in folder.glob("*"):
-        with suppress(FileNotFoundError):  # another run was faster
-            if path.stat().st_mtime < limit:
-                shutil.rmtree(path, ignore_errors=True)
