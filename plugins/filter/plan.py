@@ -77,6 +77,13 @@ options:
             description: Branch, tag or commit of O(_input[].source.git). The remote's default branch when
               not given.
             type: str
+          verify:
+            description:
+              - A file on the controller with the public keys of those who may release, OpenPGP or SSH (an
+                C(allowed_signers) or C(.pub) file). The tag of O(_input[].source.version), or else its
+                commit, must be signed by one of them.
+              - A tag must have been signed under its own name. A key that has expired does not count.
+            type: str
           archive:
             description:
               - A tar (plain, C(.gz), C(.bz2) or C(.xz)) or zip, by its path on the controller or its

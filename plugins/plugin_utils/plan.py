@@ -538,6 +538,7 @@ def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) ->
             ("git",),
             "only source.git has versions; leave it away or give the repository as source.git",
         ),
+        ("verify", ("git",), "only what is fetched from source.git is signed; leave it away"),
         (
             "checksum",
             ("archive", "package"),
@@ -548,8 +549,11 @@ def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) ->
     ):
         if source[key] is not None and given and not set(given) & set(kinds):
             problems.append(f"{where}.source.{key}: {hint}")
-    if source["path"] is not None and not source["path"].startswith("/"):
-        problems.append(_relative(f"{where}.source.path", source["path"]))
+    problems.extend(
+        _relative(f"{where}.source.{key}", source[key])
+        for key in ("path", "verify")
+        if source[key] is not None and not source[key].startswith("/")
+    )
     if source["subdirectory"] is not None and not _inside(source["subdirectory"]):
         problems.append(
             f"{where}.source.subdirectory: '{source['subdirectory']}' must "

@@ -101,6 +101,7 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "path": "/code/hello",
                 "git": None,
                 "version": None,
+                "verify": None,
                 "archive": None,
                 "package": None,
                 "index": None,

@@ -20,6 +20,7 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base imp
 )
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.directory import _entry
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git_command import GIT_LOCAL
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import make_files
 
 HASHED = "flask==3.1.3 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
@@ -365,4 +366,4 @@ def test_the_repository_of_a_hook_is_not_the_one_that_is_read(
     named = subprocess.run(
         ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
     )
-    assert set(named.stdout.split()) - git_module.GIT_LOCAL == {"GIT_CONFIG_COUNT"}
+    assert set(named.stdout.split()) - GIT_LOCAL == {"GIT_CONFIG_COUNT"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import link_target
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Entry, SourceFailure
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git import TRUST, run_git
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git_command import TRUST, run_git
 
 
 def read_directory(path: Path) -> tuple[list[Entry], str]:

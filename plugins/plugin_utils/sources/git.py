@@ -10,7 +10,6 @@ import json
 import os
 import posixpath
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,32 +20,10 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base imp
     SourceFailure,
     locked,
 )
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git_command import run_git
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.runs import once
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.signatures import refuse_unsigned
 
-GIT_TIME = 600  # seconds that one git command may take
-# Read a clone that belongs to another user too, without running what its configuration names.
-TRUST = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
-# What `git rev-parse --local-env-vars` names, set when a hook runs this. GIT_CONFIG_COUNT stays: it belongs
-# to no repository, and is how credentials are handed to the git of a pipeline.
-GIT_LOCAL = frozenset(
-    {
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_COMMON_DIR",
-        "GIT_CONFIG",
-        "GIT_CONFIG_PARAMETERS",
-        "GIT_DIR",
-        "GIT_GRAFT_FILE",
-        "GIT_IMPLICIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_INTERNAL_SUPER_PREFIX",
-        "GIT_NO_REPLACE_OBJECTS",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_REPLACE_REF_BASE",
-        "GIT_SHALLOW_FILE",
-        "GIT_WORK_TREE",
-    }
-)
 _COMMIT = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
 
 
@@ -55,13 +32,14 @@ def read_git(wanted: Mapping[str, Any], cache: Path) -> tuple[list[Entry], str]:
     url, version = str(wanted["git"]), str(wanted.get("version") or "")
     store = cache / "git" / hashlib.sha256(url.encode()).hexdigest()[:20]
     store.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = json.dumps(["commit", url, version])
-    commit = once(cache, key, lambda: _commit(store, url, version, cache))
+    keys = str(wanted.get("verify") or "")
+    key = json.dumps(["commit", url, version, keys])
+    commit = once(cache, key, lambda: _commit(store, url, version, keys, cache))
     return _committed(store, commit, str(wanted.get("subdirectory") or "")), commit
 
 
-def _commit(store: Path, url: str, version: str, cache: Path) -> str:
-    """The commit that a version means now, after fetching it when that is needed."""
+def _commit(store: Path, url: str, version: str, keys: str, cache: Path) -> str:
+    """The commit that a version means now: fetched when that is needed, signed when that is demanded."""
     with locked(store.with_suffix(".lock")):
         if not (store / "HEAD").exists():
             run_git(["init", "--quiet", "--bare", str(store)], cache)
@@ -75,7 +53,20 @@ def _commit(store: Path, url: str, version: str, cache: Path) -> str:
             if version
             else f"{url} has no default branch; name one in source.version"
         )
+    if keys:
+        refuse_unsigned(store, _tag(store, version), commit, Path(keys).expanduser())
     return commit
+
+
+def _tag(store: Path, version: str) -> str:
+    """The version when it names a tag, and nothing when it names a branch or a commit."""
+    known = [
+        kind
+        for kind in ("heads", "tags")
+        if version
+        and run_git(["rev-parse", "--verify", "--quiet", f"refs/{kind}/{version}"], store, fails=True)
+    ]
+    return version if known == ["tags"] else ""
 
 
 def _fetch(store: Path, url: str) -> str:
@@ -142,34 +133,3 @@ def _blobs(store: Path, identifiers: Sequence[str]) -> dict[str, bytes]:
         contents[header[0].decode()] = stream.read(int(header[2]))
         stream.read(1)
     return contents
-
-
-def run_git(
-    arguments: Sequence[str], where: Path, *, fails: bool = False, given: bytes | None = None, hint: str = ""
-) -> bytes | None:
-    """Run git without prompts; None instead of an error when ``fails`` says that is an answer too."""
-    settings = {key: value for key, value in os.environ.items() if key not in GIT_LOCAL}
-    settings.update(GIT_TERMINAL_PROMPT="0", LC_ALL="C.UTF-8", GIT_OPTIONAL_LOCKS="0")
-    settings.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=where,
-            env=settings,
-            input=given,
-            capture_output=True,
-            timeout=GIT_TIME,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise SourceFailure(
-            "git is missing on the controller; sources are read with it: install git"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise SourceFailure(f"git {arguments[0]} had not finished after {GIT_TIME} s") from None
-    if done.returncode == 0:
-        return done.stdout
-    if fails:
-        return None
-    told = done.stderr.decode(errors="replace").strip()
-    raise SourceFailure(f"{hint or 'git could not read the source'}: {told}")
