@@ -156,6 +156,19 @@ def test_missing_vault_file(inventory: Path) -> None:
     ]
 
 
+def test_apps_without_secrets_need_no_vault_file(inventory: Path) -> None:
+    apps = inventory / "group_vars/flask/apps.yml"
+    apps.write_text(APPS + "    secrets: []\n")
+    checks = inventory / "checks.yml"
+    checks.write_text(
+        "- hosts: flask\n"
+        "  gather_facts: false\n"
+        f"  tasks: [{{ansible.builtin.import_tasks: {ROOT}/playbooks/tasks/check_secrets.yml}}]\n"
+    )
+    done = ansible("ansible-playbook", checks, "-i", inventory)
+    assert done.returncode == 0, done.stdout
+
+
 def test_vault_file_in_plain_text(inventory: Path) -> None:
     vault = inventory / "group_vars/flask/secrets.vault"
     vault.write_text(f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n")
