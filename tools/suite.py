@@ -11,6 +11,9 @@ from tools.steps import ROOT, STATE, Runner, Step, Stop
 WORKERS = 2
 """Checks that run at once. Two fill two cores; a scenario waits for its hosts most of the time."""
 
+ALONE = ("zero_downtime",)
+"""Scenarios that run at the end, one after the other: they measure how long requests take."""
+
 DURATIONS = STATE / "durations.json"
 MOLECULE = [environment.program("molecule"), "-c", str(ROOT / ".config" / "molecule" / "config.yml")]
 
@@ -24,7 +27,10 @@ def everything() -> int:
     runner.together([test_bed, *static_checks(), *unit_checks()], WORKERS)
     if test_bed.error is None:
         demo = _step("demonstration", "pytest", "-q", "tests/demo")
-        runner.together([*(scenario_step(name) for name in scenarios()), demo], WORKERS)
+        names = scenarios()
+        shared, alone = ([name for name in names if (name in ALONE) is last] for last in (False, True))
+        runner.together([*(scenario_step(name) for name in shared), demo], WORKERS)
+        runner.together([scenario_step(name) for name in alone], 1)
     _remember(runner)
     return runner.summary()
 
