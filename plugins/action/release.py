@@ -8,6 +8,7 @@ import base64
 import getpass
 import os
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gatherin
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import Files
 
 INLINE_LIMIT = 8 * 1024 * 1024  # bytes of bundles that travel with the arguments of a module
-_STATES = ("staged", "hooked", "active", "withdrawn")
+_STATES = ("staged", "hooked", "active", "watched", "withdrawn")
 MODULE = "flaskworks.server.release"
 
 
@@ -47,10 +48,13 @@ class ActionModule(ActionBase):
                 "fleet": {"type": "str"},
                 "to": {"type": "str", "default": ""},
                 "app": {"type": "str", "default": ""},
+                "withdraw": {"type": "bool", "default": False},
             },
             required_if=[
                 ("state", "active", ["staged"]),
                 ("state", "withdrawn", ["staged"]),
+                ("state", "watched", ["staged"]),
+                ("withdraw", True, ["fleet"]),
                 ("state", "hooked", ["staged", "hook"]),
                 ("hook", "migrate", ["fleet"]),
             ],
@@ -62,13 +66,17 @@ class ActionModule(ActionBase):
             return self._stage(given["releases"], given["redeploy"])
         if given["state"] == "hooked":
             return self._run_hooks(given["hook"], given["releases"], given["staged"], given["fleet"])
+        if given["state"] == "watched" and given["withdraw"]:
+            return self._switch_back(given["releases"], given["staged"], given["fleet"])
+        if given["state"] == "watched":
+            return self._watch(given["releases"], given["staged"])
         if given["state"] == "withdrawn":
             return self._withdraw(given["releases"], given["staged"])
         return self._activate(given["releases"], given["staged"])
 
     def _stage(self, releases: list[dict[str, Any]], redeploy: list[str]) -> dict[str, Any]:
         if not releases:
-            return {"changed": False, "apps": {}, "hooks": []}
+            return {"changed": False, "apps": {}, "hooks": [], "watch": []}
         cache = _cache()
         sources, errors = {}, []
         memory: dict[str, Files] = {}
@@ -93,7 +101,9 @@ class ActionModule(ActionBase):
             result.pop("missing", None)
         for name, app in result.get("apps", {}).items():
             app["revision"] = sources[name].revision
-        result["hooks"] = kinds(releases, _staged(result))
+        staged = _staged(result)
+        result["hooks"] = kinds(releases, staged)
+        result["watch"] = [one["name"] for one in releases if one["name"] in staged and one["watch"]]
         return result
 
     def _run_hooks(
@@ -116,6 +126,34 @@ class ActionModule(ActionBase):
             if app in _staged(everywhere[host].get(fleet) or {}):
                 return False
         return True
+
+    def _watch(self, releases: list[dict[str, Any]], switched: Mapping[str, Any]) -> dict[str, Any]:
+        live = _switched(switched)
+        chosen = [one for one in releases if one["name"] in live and one["watch"]]
+        if not chosen or self._task.check_mode:
+            return {"changed": False, "skipped": not chosen, "apps": {}}
+        elapsed = max(time.monotonic() - float(switched.get("ended", time.monotonic())), 0.0)
+        return self._call("watched", chosen, staged=live, elapsed=elapsed)
+
+    def _switch_back(
+        self, releases: list[dict[str, Any]], switched: Mapping[str, Any], fleet: str
+    ) -> dict[str, Any]:
+        """Leave what got into trouble on another host; where it did, that host has done so itself."""
+        live = _switched(switched)
+        own: dict[str, str] = {}
+        others: dict[str, str] = {}
+        for host in self._vars["ansible_play_hosts_all"]:
+            for name, app in ((self._vars["hostvars"][host].get(fleet) or {}).get("apps") or {}).items():
+                if app.get("trouble"):
+                    (own if host == self._vars["inventory_hostname"] else others)[name] = (
+                        f"on {host}: {app['trouble']}"
+                    )
+        chosen = [
+            one for one in releases if one["name"] in live and one["name"] in others.keys() - own.keys()
+        ]
+        if not chosen or self._task.check_mode:
+            return {"changed": bool(chosen), "skipped": not chosen, "apps": {}}
+        return self._call("watched", chosen, staged=live, why=others)
 
     def _withdraw(self, releases: list[dict[str, Any]], staged: Mapping[str, Any]) -> dict[str, Any]:
         if not releases or self._task.check_mode:
@@ -180,6 +218,7 @@ class ActionModule(ActionBase):
         )
         for name, app in result.get("apps", {}).items():
             app["revision"] = apps[name].get("revision", "")
+        result["ended"] = time.monotonic()  # on the controller; a watch looks back so far
         return result
 
     def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -200,6 +239,12 @@ def _staged(result: Mapping[str, Any]) -> dict[str, str]:
     """The releases that wait for their switch, by app."""
     apps = result.get("apps") or {}
     return {name: app["release"] for name, app in apps.items() if app.get("staged")}
+
+
+def _switched(result: Mapping[str, Any]) -> dict[str, str]:
+    """The releases that were switched to, by app."""
+    apps = result.get("apps") or {}
+    return {name: app["release"] for name, app in apps.items() if app.get("changed") and app.get("release")}
 
 
 def _cache() -> Path:

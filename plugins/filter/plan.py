@@ -244,6 +244,15 @@ options:
         description: How long a deploy waits for another one of the same app.
         type: str
         default: 60s
+      watch: &watch
+        description:
+          - Time for which a release is watched after the switch. V(0) does not watch.
+          - When its service ends within that time, or three health checks in a row fail, the hosts switch
+            back to what served before, the release is marked bad, and the play fails.
+          - What served before keeps running for so long, so that the way back is short. C(after_activate)
+            runs when the time is over.
+        type: str
+        default: "0"
       migrate:
         description:
           - A command, or a list of commands, that brings the app's data to where the new release needs them.
@@ -331,6 +340,7 @@ options:
       keep_releases: *keep_releases
       lock_wait: *lock_wait
       hook_timeout: *hook_timeout
+      watch: *watch
       tls: *tls
       hsts: *hsts
       headers: *headers

@@ -44,7 +44,7 @@ _value:
   type: str
 """
 
-REGISTERED = ("__deploy_staged", "__deploy_activated", "__deploy_withdrawn")
+REGISTERED = ("__deploy_staged", "__deploy_activated", "__deploy_watched", "__deploy_withdrawn")
 
 
 def standing(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> str:

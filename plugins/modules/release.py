@@ -17,6 +17,8 @@ description:
   - With O(state=hooked), runs the commands of one kind of hook for every app that was staged, each as a unit
     with the account, the sandbox and the variables of the new release.
   - With O(state=active), switches every app that was staged. The old release drains after the task.
+  - With O(state=watched), watches every app that was switched for as long as it says. One that gets into
+    trouble is switched back by itself and marked bad, and the task fails. A task that is killed has watched.
   - With O(state=withdrawn), stops what was staged and not switched to, and tells what serves. It is for a
     play that fails.
   - Sources are read, fetched and packed on the controller, and uploaded only when a host does not have them.
@@ -29,7 +31,7 @@ options:
     description:
       - What to reach.
     type: str
-    choices: [staged, hooked, active, withdrawn]
+    choices: [staged, hooked, active, watched, withdrawn]
     required: true
   releases:
     description:
@@ -39,7 +41,8 @@ options:
     required: true
   staged:
     description:
-      - What a task with O(state=staged) returned. Required with all other states.
+      - What a task with O(state=staged) returned, and for O(state=watched) what one with O(state=active) did.
+        Required with all other states.
     type: dict
   spent:
     description:
@@ -82,7 +85,24 @@ options:
     description:
       - Name of the variable that every host of the play has registered its task with O(state=staged) in.
         Required when O(hook=migrate).
+      - With O(withdraw=true), that of the task with O(state=watched).
     type: str
+  withdraw:
+    description:
+      - With O(state=watched), does not watch, but switches back what got into trouble on another host of the
+        play.
+    type: bool
+    default: false
+  elapsed:
+    description:
+      - Seconds since the switch. Set by the action.
+    type: float
+    default: 0
+  why:
+    description:
+      - Apps to switch back, and the reasons. Set by the action.
+    type: dict
+    default: {}
   deployer:
     description:
       - Who deploys. Set by the action.
@@ -160,6 +180,11 @@ apps:
       returned: when the live release is not what it was when it was made
       type: str
       sample: "20261120T101500Z-3fb1c0de42: src/hello.py was changed"
+    trouble:
+      description: What got the release into trouble while it was watched.
+      returned: when it did
+      type: str
+      sample: its service ended and was started again
     seconds:
       description: What V(build), V(gate), V(switch) and each kind of hook took.
       type: dict
@@ -177,6 +202,7 @@ from ansible_collections.flaskworks.server.plugins.module_utils.release import (
     hooks,
     rollback,
     staging,
+    watch,
     withdrawal,
 )
 from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
@@ -221,7 +247,7 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["staged", "hooked", "active", "withdrawn"],
+                "choices": ["staged", "hooked", "active", "watched", "withdrawn"],
                 "required": True,
             },
             "releases": {"type": "list", "elements": "dict", "required": True},
@@ -233,6 +259,9 @@ def main() -> None:
             "moment": {"type": "str", "default": ""},
             "hook": {"type": "str", "choices": list(HOOKS)},
             "fleet": {"type": "str"},
+            "withdraw": {"type": "bool", "default": False},
+            "elapsed": {"type": "float", "default": 0.0},
+            "why": {"type": "dict", "default": {}},
             "deployer": {"type": "str", "default": ""},
             "bundles": {"type": "dict", "default": {}, "no_log": True},
             "bundle_files": {"type": "dict", "default": {}},
@@ -259,6 +288,10 @@ def main() -> None:
             outcomes = staging.stage(job, releases)
         elif given["state"] == "hooked":
             outcomes = hooks.run(job, given["hook"], releases, given["staged"] or {})
+        elif given["state"] == "watched" and given["why"]:
+            outcomes = watch.withdraw(job, releases, given["staged"] or {}, given["why"])
+        elif given["state"] == "watched":
+            outcomes = watch.watch(job, releases, given["staged"] or {}, given["elapsed"])
         elif given["state"] == "withdrawn":
             outcomes = withdrawal.give_up(job, releases, given["staged"] or {})
         else:

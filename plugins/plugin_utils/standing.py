@@ -27,13 +27,15 @@ def tell(hosts: Sequence[str], results: Mapping[str, Sequence[Mapping[str, Any]]
 
     Args:
         hosts: all hosts of the play, in its order.
-        results: for each host what it has registered for staging, switching and withdrawing; empty when it
-            has not come to that.
+        results: for each host what it has registered for staging, switching, watching and withdrawing; empty
+            when it has not come to that.
     """
     found = [one for host in hosts for one in _of_host(host, *results[host])]
     failed = [host for host in hosts if any(_failed(result) for result in results[host])]
     begin = f"The deploy failed on {', '.join(failed)}." if failed else "The deploy failed."
     if not any(one.switched or one.doubtful for one in found):
+        if any(app.get("changed") for host in hosts for app in (results[host][1].get("apps") or {}).values()):
+            return f"{begin} Each host serves again what it served before."
         return f"{begin} No host has switched: each serves what it served before."
     lines = [begin + " What each host serves now:"]
     width = max(len(one.host) for one in found)
@@ -47,13 +49,17 @@ def _failed(result: Mapping[str, Any]) -> bool:
 
 
 def _of_host(
-    host: str, staged: Mapping[str, Any], activated: Mapping[str, Any], withdrawn: Mapping[str, Any]
+    host: str,
+    staged: Mapping[str, Any],
+    activated: Mapping[str, Any],
+    watched: Mapping[str, Any],
+    withdrawn: Mapping[str, Any],
 ) -> list[Standing]:
     wanted = staged.get("apps") or {}
     serves = withdrawn.get("apps") or {}
     if serves:
         return [_seen(host, app, one.get("release"), wanted.get(app, {})) for app, one in serves.items()]
-    lost = any(result.get("unreachable") for result in (staged, activated, withdrawn))
+    lost = any(result.get("unreachable") for result in (staged, activated, watched, withdrawn))
     if not staged or (not wanted and not lost):
         return [Standing(host, "*", "what it served before; its turn had not come")]
     if lost and not wanted:

@@ -251,6 +251,7 @@ class Bench:
             "keep_releases": 3,
             "linger": 4,
             "lock_wait": 1,
+            "watch": 0,
             "hooks": {"migrate": [], "before_activate": [], "after_activate": [], "timeout": 600},
             "environment": {
                 "directory": str(home / "environments"),

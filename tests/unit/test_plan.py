@@ -115,6 +115,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "keep_releases": 5,
             "linger": 4,
             "lock_wait": 60,
+            "watch": 0,
             "hooks": {"migrate": [], "before_activate": [], "after_activate": [], "timeout": 600},
             "environment": {
                 "directory": "/srv/hello/environments",

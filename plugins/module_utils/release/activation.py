@@ -24,7 +24,7 @@ from . import building, history, marks, places, seal
 from .locking import locked, utc
 from .ports import Unit
 from .request import Release, ReleaseFailure, in_words
-from .staging import Job, Outcome, cancel_orders, drain, patterns, running, side_by_side
+from .staging import Job, Outcome, cancel_orders, drain, held, patterns, running, side_by_side
 
 SWITCH = 0.25  # seconds that a switch may take before the end of the old release is ordered anew
 # How what served is marked, by what it is left for.
@@ -75,6 +75,7 @@ def activate_one(
     require_staged(release, name, old, units)
     waiting = places.candidate(release) or {}
     verb = str(waiting.get("verb") or history.DEPLOY)
+    wait = held(release) if verb == history.DEPLOY else 0  # nothing else is watched
     begin = ordered = host.clock()
     places.enable(host, release, job.places, name)
     if old != name:
@@ -86,7 +87,7 @@ def activate_one(
                 places.point(host, release, "previous", old)
             host.step("order drain")
             ordered = host.clock()
-            drain(host, release, old, SWITCH)
+            drain(host, release, old, SWITCH + wait)
         places.note_served(host, release, name)
         places.point(host, release, "current", name)
         places.sync_directory(release.home)
@@ -94,7 +95,7 @@ def activate_one(
         if old is not None and host.clock() - ordered > SWITCH:  # the linger counts from the switch
             host.step("order drain anew")
             host.cancel([release.drain(old)])
-            drain(host, release, old)
+            drain(host, release, old, wait)
     if release.expiry(name) + ".timer" in units:  # it looks before it acts, but this may not serve for ever
         host.cancel([release.expiry(name)])
     outcome.seconds["switch"] = round(host.clock() - begin, 3)

@@ -96,6 +96,7 @@ class Release:
     keep_releases: int
     linger: float
     lock_wait: float
+    watch: float
     hooks: Hooks
     environments: str
     interpreter: str
@@ -166,6 +167,7 @@ def parse(data: Mapping[str, Any]) -> Release:
         keep_releases=int(data["keep_releases"]),
         linger=float(data["linger"]),
         lock_wait=float(data["lock_wait"]),
+        watch=float(data["watch"]),
         hooks=Hooks(
             migrate=tuple(data["hooks"]["migrate"]),
             before_activate=tuple(data["hooks"]["before_activate"]),

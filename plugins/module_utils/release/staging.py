@@ -35,6 +35,9 @@ from .request import HOOKS, Release, ReleaseFailure, in_words
 
 # Seconds for which a candidate may wait: hooks and other batches of hosts come before its activation.
 CANDIDATE_LIFE = 7200
+# Seconds for which what served before is kept running beyond the time of a watch: a release that hangs is
+# found out only after three probes of ten seconds.
+HELD = 30
 WORKERS = 6
 
 
@@ -51,6 +54,7 @@ class Outcome:
     failure: str | None = None
     revision: str = ""
     there: list[str] = field(default_factory=list)
+    trouble: str | None = None
     warning: str | None = None
     damage: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -68,7 +72,11 @@ class Outcome:
             "there": self.there,
             "seconds": self.seconds,
         }
-        return {**told, "damage": self.damage} if self.damage else told
+        if self.damage:
+            told["damage"] = self.damage
+        if self.trouble:
+            told["trouble"] = self.trouble
+        return told
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,7 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
     return outcomes
 
 
-def side_by_side(jobs: Sequence[Callable[[], None]]) -> None:
+def side_by_side(jobs: Sequence[Callable[[], None]], workers: int = WORKERS) -> None:
     """Run jobs in a few threads; an error that is not a failure of one app ends the whole call."""
     if len(jobs) < 2:
         for job in jobs:
@@ -173,7 +181,7 @@ def side_by_side(jobs: Sequence[Callable[[], None]]) -> None:
             except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
                 errors.append(error)
 
-    threads = [threading.Thread(target=worker) for _ in range(min(WORKERS, len(jobs)))]
+    threads = [threading.Thread(target=worker) for _ in range(min(workers, len(jobs)))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -509,6 +517,11 @@ def running(release: Release, units: Mapping[str, Unit]) -> set[str]:
         if unit.startswith(f"{release.unit}@") and state.present:
             found.add(unit.partition("@")[2].rpartition(".")[0])
     return found
+
+
+def held(release: Release) -> float:
+    """Seconds for which what served before keeps running, ready to serve again if it must."""
+    return release.watch + HELD if release.watch else 0
 
 
 def drain(host: Host, release: Release, name: str, more: float = 0) -> None:
