@@ -170,7 +170,9 @@ options:
       static:
         description:
           - Directories of the source that the proxy serves itself, by the URL below which it does, as in
-            C(/static/). What is no file there is answered by the app.
+            C(/static/). What is no file there, nor in the release before, is answered by the app.
+          - Browsers keep a file for a year when its name carries a hash of its content, as in
+            C(app.3f2a91bc.js), and ask again for all others.
           - A URL begins and ends with a slash.
         type: dict
         default: {}

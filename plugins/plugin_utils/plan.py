@@ -162,6 +162,15 @@ PROXY_HEADERS = frozenset(
 )
 """Headers of an answer that belong to the proxy, in lower case."""
 
+HASHED_NAME = (
+    r"[/._-](?!(?:19|20)\d{6})(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{8,64}(?:\.[0-9A-Za-z]+)+$"
+)
+"""A static file with a hash of its content in its name, as bundlers write it: app.3f2a91bc.js.
+
+At least eight hexadecimal digits, letters and figures among them, and not what begins like a date: a file
+that is taken for one by mistake would stay in browsers for a year.
+"""
+
 TLS_CIPHERS = (
     # Mozilla's guidelines 6.0, "intermediate", without DHE.
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -931,7 +940,10 @@ def _resolve_app(
             "origin": origin,
             "upstream": unit,
             "socket": f"{home}/current/gunicorn.sock",
-            "static": [{"url": url, "root": f"{home}/current/static"} for url in app["static"]],
+            "static": [
+                {"url": url, "root": f"{home}/current/static", "previous": f"{home}/previous/static"}
+                for url in app["static"]
+            ],
             "request_limit": app["request_limit"],
             "timeout": timeout,
             "keepalive": {"connections": 32, "time": 2, "timeout": 1},
@@ -967,6 +979,11 @@ def _policy(host: Host, ports: Mapping[str, int]) -> dict[str, Any]:
             "session_cache": 10 * 1024 * 1024,
             "session_timeout": 86_400,
             "session_tickets": False,
+        },
+        "static": {
+            "hashed": HASHED_NAME,
+            "hashed_cache": "public, max-age=31536000, immutable",
+            "other_cache": "no-cache",
         },
         "proxy_group": "flask-proxy",
         "default_ports": dict(ports),

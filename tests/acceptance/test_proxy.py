@@ -277,6 +277,65 @@ class TestStaticFiles:
         assert b"outside.txt of" not in answer.body
         assert b"root:" not in answer.body
 
+    @pytest.mark.parametrize(
+        ("path", "rule"),
+        [
+            ("/static/style.css", "no-cache"),
+            ("/static/report-20261121.txt", "no-cache"),
+            ("/static/before.css", "no-cache"),
+            ("/static/app.3f2a91bc.js", "public, max-age=31536000, immutable"),
+            ("/static/app.3f2a91bc.js?v=1", "public, max-age=31536000, immutable"),
+            ("/static/before.9d0c41fe.js", "public, max-age=31536000, immutable"),
+        ],
+    )
+    def test_only_a_hash_in_the_name_lets_browsers_keep_a_file(
+        self, client: Client, path: str, rule: str
+    ) -> None:
+        first = client.ask(path)
+        again = client.ask(path, headers=[("If-None-Match", first.one("ETag"))])
+        assert (first.status, again.status) == (200, 304)
+        for answer in (first, again):
+            assert answer.one("Cache-Control") == rule
+            assert {name: answer.all(name) for name in SECURITY_HEADERS} == {
+                name: [value] for name, value in SECURITY_HEADERS.items()
+            }
+
+    @pytest.mark.parametrize(
+        ("path", "status"), [("/static/gone.3f2a91bc.js", 404), ("/echo/app.3f2a91bc.js", 200)]
+    )
+    def test_what_the_app_answers_is_not_kept(self, client: Client, path: str, status: int) -> None:
+        answer = client.ask(path)
+        assert answer.status == status
+        assert answer.all("Cache-Control") == []
+
+    def test_pages_of_the_release_before_still_get_their_files(self, client: Client) -> None:
+        answer = client.ask("/static/before.css")
+        assert (answer.status, answer.body) == (200, b"static/static/before.css of two\n")
+        assert answer.one("Content-Type").startswith("text/css")
+        refused = client.ask("/static/before.css", method="POST", body=b"x")
+        assert refused.status in (403, 405)
+
+    @pytest.mark.parametrize(
+        "path", ["/static/.before", "/static/../only-outside.txt", "/static/%2e%2e/only-outside.txt"]
+    )
+    def test_of_the_release_before_no_other_files_are_served(self, client: Client, path: str) -> None:
+        answer = client.ask(path)
+        assert answer.status in (400, 403, 404)
+        assert b"of two" not in answer.body
+
+    def test_files_are_compressed_beforehand(self, client: Client) -> None:
+        plain = client.ask("/static/packed.css")
+        packed = client.ask("/static/packed.css", headers=[("Accept-Encoding", "gzip")])
+        assert plain.body.startswith(b"static/packed.css of one\n")
+        assert plain.all("Content-Encoding") == []
+        assert packed.one("Content-Encoding") == "gzip"
+        assert packed.one("Content-Type").startswith("text/css")
+        assert gzip.decompress(packed.body) == b"/* compressed beforehand */"
+        assert int(packed.one("Content-Length")) == len(packed.body)
+        assert packed.one("ETag") != plain.one("ETag")
+        for answer in (plain, packed):
+            assert "Accept-Encoding" in answer.one("Vary")
+
     @pytest.mark.parametrize("path", ["/static/", "/static/no-such-file", "/static/style.css/", "/static"])
     def test_whether_there_is_anything_else_the_app_decides(self, client: Client, path: str) -> None:
         answer = client.ask(path)

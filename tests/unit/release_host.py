@@ -197,6 +197,7 @@ class Bench:
         self.host = FakeHost(root)
         self.settings = settings
         self.code = dict.fromkeys(apps, "one")
+        self.more: dict[str, str] = {}  # files (path: text) of every app besides
         self.builds = 0
         self.uploads: list[str] = []
         self.moment = ""
@@ -224,6 +225,7 @@ class Bench:
             entry("hello.py", self.code[app]),
             entry("static/mark.css", f"/* {self.code[app]} */"),
             entry("static/style.css", "body {}"),
+            *(entry(path, text) for path, text in self.more.items()),
         )
         shipped: list[Item] = list(items(entries))
         return Source(digest(shipped), "", "tree", ".", "flask\n", "requirements.txt", None, entries)

@@ -149,7 +149,13 @@ def test_every_path_and_limit_of_an_app() -> None:
             "origin": "https://hello.example.org",
             "upstream": "flask-hello",
             "socket": "/srv/hello/current/gunicorn.sock",
-            "static": [{"url": "/static/", "root": "/srv/hello/current/static"}],
+            "static": [
+                {
+                    "url": "/static/",
+                    "root": "/srv/hello/current/static",
+                    "previous": "/srv/hello/previous/static",
+                }
+            ],
             "request_limit": 10485760,
             "timeout": 30,
             "keepalive": {"connections": 32, "time": 2, "timeout": 1},

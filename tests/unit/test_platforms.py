@@ -34,6 +34,7 @@ INPUTS = {
             "session_timeout": 300,
             "session_tickets": False,
         },
+        "static": {"hashed": "x", "hashed_cache": "immutable", "other_cache": "no-cache"},
         "proxy_group": "flask-proxy",
         "default_ports": {"http": 80, "https": 443},
     },

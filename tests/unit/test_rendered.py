@@ -496,7 +496,8 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
         ["Content-Security-Policy", "default-src 'self'; img-src *", "always"],
     ]
     assert every(others, "add_header") == headers
-    assert every(app, "add_header") == headers
+    assert every(app, "add_header") == [["Cache-Control", "$flask_cache"], *headers]
+    assert every(app, "set") == [["$flask_cache", ""], ["$flask_app", "hello"]]
     for server in (others, app):
         assert one(server, "ssl_certificate") == ["/etc/flask/tls/hello/fullchain.pem"]
         assert one(server, "ssl_certificate_key") == ["/etc/flask/tls/hello/privkey.pem"]
@@ -504,11 +505,19 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     for url in ("/static/", "/media/"):
         (static,) = blocks(app, "location", "^~", url)
         assert one(static, "root") == ["/srv/hello/current/static"]
-        assert one(static, "try_files") == ["$uri", "@app"]
+        assert one(static, "set") == ["$flask_cache", "$flask_static_cache"]
         assert every(static, "add_header") == []
+        current, fallback = one(static, "try_files")
+        assert current == "$uri"
+        (before,) = blocks(app, "location", fallback)
+        assert before == [
+            (["root", "/srv/hello/previous/static"], []),
+            (["try_files", "$uri", "@app"], []),
+        ]
     # Nothing else, or the server's directives would not be inherited.
-    for path in ("/", "@app"):
-        assert blocks(app, "location", path) == [[(["proxy_pass", "http://flask-hello"], [])]]
+    proxied: Directive = (["proxy_pass", "http://flask-hello"], [])
+    assert blocks(app, "location", "/") == [[proxied]]
+    assert blocks(app, "location", "@app") == [[(["set", "$flask_cache", ""], []), proxied]]
     assert ["snippets/flask-proxy.conf"] in every(app, "include")
     assert every(app, "proxy_hide_header") == [[name] for name, *_rest in headers]
     assert one(app, "proxy_read_timeout") == ["90s"]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import tree
-from . import places, room, seal
+from . import assets, places, room, seal
 from .locking import utc
 from .ports import Host
 from .request import Release, ReleaseFailure
@@ -95,7 +95,7 @@ def write_release(
     _compile(source, os.path.join(final, "src"), os.path.join(environment, "bin", "python"), identity)
     host.step("own code")
     _own_tree(host, source, gid, 0o750, 0o640)
-    _copy_static(host, release, partial, environment)
+    compressed = _copy_static(host, release, partial, environment)
     os.symlink(os.path.relpath(environment, final), os.path.join(partial, "venv"))
     for path in release.files:
         with open(path, "rb") as file:
@@ -109,6 +109,7 @@ def write_release(
         "revision": release.source.revision,
         "environment": os.path.basename(environment),
         "interpreter": dict(identity),
+        "compressed": compressed,
         "created": utc(host.now()),
         "by": who,
     }
@@ -200,8 +201,11 @@ def _own_tree(host: Host, root: str, gid: int, folders: int, files: int) -> None
             os.chmod(path, files | (0o110 if runs else 0))
 
 
-def _copy_static(host: Host, release: Release, partial: str, environment: str) -> None:
-    """Copy what proxies serve below the address it has, where they may read it."""
+def _copy_static(host: Host, release: Release, partial: str, environment: str) -> list[str]:
+    """Copy what proxies serve below the address it has, where they may read it, and compress it.
+
+    Returns the kinds of compressed copies.
+    """
     root = os.path.join(partial, "static")
     os.mkdir(root)
     for static in release.static:
@@ -212,13 +216,18 @@ def _copy_static(host: Host, release: Release, partial: str, environment: str) -
         shutil.copytree(origin, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     host.step("own static")
     live = places.pointer(release, "current")
-    served = os.path.join(release.releases, live, "static") if live else None
+    place = os.path.join(release.releases, live) if live else None
+    served = place and os.path.join(place, "static")
     for path, is_folder in _entries(root):
         host.own(path, 0)
         os.chmod(path, 0o755 if is_folder else 0o644)
         if not is_folder:
             moment = _first_served(host, path, served and os.path.join(served, os.path.relpath(path, root)))
             os.utime(path, ns=(moment, moment))
+    host.step("compress static")
+    alike = (places.record(release, live) or {}).get("compressed") == assets.kinds() if live else False
+    whole = place is not None and alike and seal.damage(place) is None
+    return assets.compress(root, served if whole else None)
 
 
 def _first_served(host: Host, path: str, served: str | None) -> int:
