@@ -39,11 +39,27 @@ class Deploys:
         self.module.write_text(text.replace(old, new))
 
     def start(self) -> subprocess.Popen[str]:
+        return self.play(
+            str(SCENARIO / "converge.yml"), {"converge_source": str(self.source), **self.variables}
+        )
+
+    def start_back(self, **variables: Any) -> subprocess.Popen[str]:
+        """Begin to roll back, with the playbook that users play."""
+        [play] = yaml.safe_load((SCENARIO / "converge.yml").read_text())
+        [role] = play["roles"]
+        given = {"flask_hosts": "all", **play["vars"], **role["vars"], **variables}
+        return self.play("flaskworks.server.rollback", given)
+
+    def back(self, **variables: Any) -> tuple[int, str]:
+        process = self.start_back(**variables)
+        output = process.communicate(timeout=180)[0]
+        return process.returncode, output
+
+    def play(self, playbook: str, variables: dict[str, Any]) -> subprocess.Popen[str]:
         inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-        command = ["ansible-playbook", "-v", "-i", str(inventory), str(SCENARIO / "converge.yml")]
-        variables = json.dumps({"converge_source": str(self.source), **self.variables})
+        command = ["ansible-playbook", "-v", "-i", str(inventory), playbook]
         return subprocess.Popen(
-            [*command, "-e", variables],
+            [*command, "-e", json.dumps(variables)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -68,7 +84,7 @@ def deploys(tmp_path: Path, host: Host) -> Deploys:
     set_variables(host, FEATURE="one")
     answer = ask(host)
     if (answer["version"], answer["feature"]) != ("one", "one"):
-        Deploys(SCENARIO / "app").good()
+        Deploys(SCENARIO / "app", {"flask_redeploy": "hello"}).good()
     source = tmp_path / "app"
     shutil.copytree(SCENARIO / "app", source, ignore=shutil.ignore_patterns("__pycache__"))
     return Deploys(source)
@@ -243,6 +259,80 @@ def test_takes_back_old_code_without_building(host: Host, deploys: Deploys) -> N
     deploys.good()
     assert current(host) == old
     assert ask(host)["version"] == "one"
+    assert settled(host)
+
+
+def test_goes_back_and_stays_there(host: Host, deploys: Deploys) -> None:
+    old = current(host)
+    deploys.edit('VERSION = "one"', 'VERSION = "regretted"')
+    deploys.good()
+    regretted = current(host)
+    code, output = deploys.back()
+    assert code == 0, output
+    assert (current(host), ask(host)["version"]) == (old, "one")
+    assert f"{regretted[:16]} → {old[:16]}" in output
+    assert settled(host)
+    code, output = deploys.run()
+    assert code != 0
+    assert f"hello: this is {regretted} again, which was rolled back by " in output
+    assert "deploy it all the same with -e flask_redeploy=hello" in output
+    assert ask(host)["version"] == "one"
+    deploys.variables = {"flask_redeploy": "hello,another"}
+    deploys.good()
+    assert ask(host)["version"] == "regretted"
+    deploys.variables = {}
+    assert "changed=0" in deploys.good()
+
+
+def test_goes_back_to_settings_and_to_a_named_release(host: Host, deploys: Deploys) -> None:
+    deploys.edit('VERSION = "one"', 'VERSION = "proven"')
+    deploys.good()
+    old = current(host)
+    set_variables(host, FEATURE="regretted")
+    deploys.good()
+    deploys.edit('VERSION = "proven"', 'VERSION = "regretted, too"')
+    deploys.good()
+    code, output = deploys.back(release=old[:16], app="hello")
+    assert code == 0, output
+    answer = ask(host)
+    assert (current(host), answer["version"], answer["feature"]) == (old, "proven", "one")
+    assert settled(host)
+    code, output = deploys.back(release=old)
+    assert code == 0, output
+    assert "changed=0" in output
+    assert f"hello: nothing to do, {old} serves" in output
+
+
+def test_lists_what_is_there_when_there_is_no_way_back(host: Host, deploys: Deploys) -> None:
+    assert settled(host)
+    before = current(host)
+    for variables, told in (
+        (
+            {"release": "20200101T000000Z"},
+            "hello: there is no release 20200101T000000Z on this host. What is",
+        ),
+        ({"app": "helo"}, "there is no app 'helo', did you mean 'hello'?; this host has: hello"),
+    ):
+        code, output = deploys.back(**variables)
+        assert code != 0
+        assert told in output
+        assert "app" in variables or f"    {before} " in output
+        assert (current(host), instances(host)) == (before, {before})
+
+
+def test_recovers_from_a_killed_roll_back(host: Host, deploys: Deploys) -> None:
+    old = current(host)
+    deploys.edit('VERSION = "one"', 'VERSION = "left in a hurry"')
+    deploys.good()
+    assert settled(host)
+    process = deploys.start_back()
+    kill_module(host, "grep -q '\"roll back\"' /srv/hello/.lock", 0)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert ask(host)["release"] == current(host)
+    code, output = deploys.back(release=old)
+    assert code == 0, output
+    assert (current(host), ask(host)["version"]) == (old, "one")
     assert settled(host)
 
 
