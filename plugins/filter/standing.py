@@ -18,7 +18,7 @@ short_description: Tell what each host serves after a deploy that failed
 description:
   - Reads what the role P(flaskworks.server.deploy#role) has registered on every host of the play, also in
     batches before this one.
-positional: hostvars
+positional: hostvars, what
 options:
   _input:
     description: Names of hosts, as in C(ansible_play_hosts_all).
@@ -29,6 +29,11 @@ options:
     description: The variables of the hosts, C(hostvars).
     type: dict
     required: true
+  what:
+    description: What has failed.
+    type: str
+    choices: [deploy, roll back]
+    default: deploy
 """
 
 EXAMPLES = r"""
@@ -47,9 +52,10 @@ _value:
 REGISTERED = ("__deploy_staged", "__deploy_activated", "__deploy_watched", "__deploy_withdrawn")
 
 
-def standing(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> str:
+def standing(hosts: Sequence[str], hostvars: Mapping[str, Any], what: str = "deploy") -> str:
     """Return what each of `hosts` serves."""
-    return tell(hosts, {host: [hostvars[host].get(name) or {} for name in REGISTERED] for host in hosts})
+    results = {host: [hostvars[host].get(name) or {} for name in REGISTERED] for host in hosts}
+    return tell(hosts, results, what)
 
 
 class FilterModule:

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-AGAIN = "Correct what failed and deploy again; what serves its new release already is left alone."
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -22,17 +20,20 @@ class Standing:
     doubtful: bool = False
 
 
-def tell(hosts: Sequence[str], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def tell(
+    hosts: Sequence[str], results: Mapping[str, Sequence[Mapping[str, Any]]], what: str = "deploy"
+) -> str:
     """Return what each host serves.
 
     Args:
         hosts: all hosts of the play, in its order.
         results: for each host what it has registered for staging, switching, watching and withdrawing; empty
             when it has not come to that.
+        what: what has failed, ``deploy`` or ``roll back``.
     """
     found = [one for host in hosts for one in _of_host(host, *results[host])]
     failed = [host for host in hosts if any(_failed(result) for result in results[host])]
-    begin = f"The deploy failed on {', '.join(failed)}." if failed else "The deploy failed."
+    begin = f"The {what} failed on {', '.join(failed)}." if failed else f"The {what} failed."
     if not any(one.switched or one.doubtful for one in found):
         if any(app.get("changed") for host in hosts for app in (results[host][1].get("apps") or {}).values()):
             return f"{begin} Each host serves again what it served before."
@@ -41,7 +42,8 @@ def tell(hosts: Sequence[str], results: Mapping[str, Sequence[Mapping[str, Any]]
     width = max(len(one.host) for one in found)
     for app in dict.fromkeys(one.app for one in found):
         lines += [f"  {app}  {one.host:<{width}}  {one.words}" for one in found if one.app == app]
-    return "\n".join([*lines, AGAIN])
+    again = f"Correct what failed and {what} again; what serves its new release already is left alone."
+    return "\n".join([*lines, again])
 
 
 def _failed(result: Mapping[str, Any]) -> bool:

@@ -25,6 +25,13 @@ def tell(**hosts: tuple[dict[str, Any], ...]) -> list[str]:
     return standing(list(hosts), variables).split("\n")
 
 
+def test_a_roll_back_is_called_so() -> None:
+    variables = {"web1": {"__deploy_staged": {"failed": True}}}
+    assert standing(["web1"], variables, "roll back") == (
+        "The roll back failed on web1. No host has switched: each serves what it served before."
+    )
+
+
 def test_no_host_has_switched() -> None:
     broken = {"failed": True, "apps": {"hello": {"release": None, "previous": OLD, "staged": False}}}
     assert tell(web1=(staged(), {}, serves(OLD)), web2=(broken, {}, serves(OLD))) == [
