@@ -49,7 +49,13 @@ _value:
   type: str
 """
 
-REGISTERED = ("__deploy_staged", "__deploy_activated", "__deploy_watched", "__deploy_withdrawn")
+REGISTERED = (
+    "__deploy_staged",
+    "__deploy_activated",
+    "__deploy_watched",
+    "__deploy_withdrawn",
+    "__deploy_hooked",
+)
 
 
 def standing(hosts: Sequence[str], hostvars: Mapping[str, Any], what: str = "deploy") -> str:

@@ -27,8 +27,8 @@ def tell(
 
     Args:
         hosts: all hosts of the play, in its order.
-        results: for each host what it has registered for staging, switching, watching and withdrawing; empty
-            when it has not come to that.
+        results: for each host what it has registered for staging, switching, watching, withdrawing and the
+            last hook; empty when it has not come to that.
         what: what has failed, ``deploy`` or ``roll back``.
     """
     found = [one for host in hosts for one in _of_host(host, *results[host])]
@@ -56,35 +56,35 @@ def _of_host(
     activated: Mapping[str, Any],
     watched: Mapping[str, Any],
     withdrawn: Mapping[str, Any],
+    hooked: Mapping[str, Any],
 ) -> list[Standing]:
     wanted = staged.get("apps") or {}
     serves = withdrawn.get("apps") or {}
     if serves:
         return [_seen(host, app, one.get("release"), wanted.get(app, {})) for app, one in serves.items()]
-    lost = any(result.get("unreachable") for result in (staged, activated, watched, withdrawn))
-    if not staged or (not wanted and not lost):
-        return [Standing(host, "*", "what it served before; its turn had not come")]
-    if lost and not wanted:
-        return [Standing(host, "*", "what it served before; it could not be reached")]
-    if lost:
-        return [
-            Standing(
-                host,
-                app,
-                f"{one.get('previous') or 'nothing'} or {one.get('release')}; it cannot be reached",
-                doubtful=bool(activated),
-            )
-            if one.get("staged")
-            else Standing(host, app, f"{one.get('release')}; it cannot be reached")
-            for app, one in wanted.items()
-        ]
+    lost = any(result.get("unreachable") for result in (staged, activated, watched, withdrawn, hooked))
+    if not wanted:
+        when = "it could not be reached" if lost else "its turn had not come"
+        return [Standing(host, "*", f"what it served before; {when}")]
     now = activated.get("apps") or {}
-    return [_seen(host, app, _serving(now.get(app, one)), one) for app, one in wanted.items()]
+    unknown = activated.get("unreachable") or watched.get("unreachable")  # lost while it might have switched
+    found = []
+    for app, one in wanted.items():
+        if one.get("staged") and unknown:
+            either = f"{one.get('previous') or 'nothing'} or {one.get('release')}"
+            found.append(Standing(host, app, f"{either}; it cannot be reached", doubtful=True))
+        else:
+            found.append(_seen(host, app, _serving(one, now.get(app)), one))
+    return found
 
 
-def _serving(told: Mapping[str, Any]) -> str | None:
-    """What served when a task ended; its ``release`` is what it was to serve."""
-    found: str | None = told.get("serves", told.get("release"))
+def _serving(staged: Mapping[str, Any], activated: Mapping[str, Any] | None) -> str | None:
+    """What served when the last task ended; ``release`` is what a task was to serve."""
+    found: str | None
+    if activated is not None:
+        found = activated.get("serves", activated.get("release"))
+    else:
+        found = staged.get("previous" if staged.get("staged") else "release")
     return found
 
 

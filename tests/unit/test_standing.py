@@ -20,7 +20,7 @@ def serves(release: str | None) -> dict[str, Any]:
 
 
 def tell(**hosts: tuple[dict[str, Any], ...]) -> list[str]:
-    names = ("__deploy_staged", "__deploy_activated", "__deploy_withdrawn")
+    names = ("__deploy_staged", "__deploy_activated", "__deploy_withdrawn", "__deploy_hooked")
     variables = {host: dict(zip(names, results, strict=False)) for host, results in hosts.items()}
     return standing(list(hosts), variables).split("\n")
 
@@ -79,6 +79,19 @@ def test_a_host_that_vanished_before_anything_was_staged() -> None:
     assert tell(web1=(staged(), {}, serves(OLD)), web2=({"unreachable": True},)) == [
         "The deploy failed on web2. No host has switched: each serves what it served before."
     ]
+
+
+def test_a_host_that_vanished_during_a_hook() -> None:
+    assert tell(web1=(staged(), {}, serves(OLD)), web2=(staged(), {}, {}, {"unreachable": True})) == [
+        "The deploy failed on web2. No host has switched: each serves what it served before."
+    ]
+
+
+def test_a_host_that_vanished_after_its_switch() -> None:
+    assert tell(
+        web1=(staged(), serves(NEW), serves(NEW)),
+        web2=(staged(), serves(NEW), {}, {"unreachable": True}),
+    )[1:3] == [f"  hello  web1  {NEW} (new)", f"  hello  web2  {NEW} (new)"]
 
 
 def test_a_host_that_had_nothing_to_do_and_one_without_a_release() -> None:
