@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -598,9 +599,7 @@ def test_a_project_file_is_enough_to_build_from(deploys: Deploys, host: Host) ->
     assert "changed=0" in deploys.good()
 
 
-def test_a_bare_wheel_is_enough_to_deploy(deploys: Deploys, host: Host, tmp_path: Path) -> None:
-    wheel = tmp_path / "hello-1.0-py3-none-any.whl"
-    module = deploys.module.read_text().replace('VERSION = "one"', 'VERSION = "wheel"')
+def write_wheel(path: Path, module: str) -> None:
     metadata = "Metadata-Version: 2.1\nName: hello\nVersion: 1.0\nRequires-Dist: flask>=3.1\n"
     parts = {
         "hello/__init__.py": module,
@@ -609,9 +608,14 @@ def test_a_bare_wheel_is_enough_to_deploy(deploys: Deploys, host: Host, tmp_path
         "hello-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{name},,\n" for name in [*parts, "hello-1.0.dist-info/RECORD"])
-    with zipfile.ZipFile(wheel, "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in {**parts, "hello-1.0.dist-info/RECORD": record}.items():
             archive.writestr(name, content)
+
+
+def test_a_bare_wheel_is_enough_to_deploy(deploys: Deploys, host: Host, tmp_path: Path) -> None:
+    wheel = tmp_path / "hello-1.0-py3-none-any.whl"
+    write_wheel(wheel, deploys.module.read_text().replace('VERSION = "one"', 'VERSION = "wheel"'))
     deploys.variables = {"converge_source": str(wheel), "converge_static": "hello/static"}
     deploys.good()
     assert ask(host)["version"] == "wheel"
@@ -621,3 +625,44 @@ def test_a_bare_wheel_is_enough_to_deploy(deploys: Deploys, host: Host, tmp_path
         != 0
     )
     assert "changed=0" in deploys.good()
+
+
+def test_deploys_a_version_of_a_package(deploys: Deploys, host: Host, tmp_path: Path) -> None:
+    """What an index has is found by the controller; the host installs it and what it depends on."""
+    wheel = tmp_path / "hello-1.0-py3-none-any.whl"
+    write_wheel(wheel, deploys.module.read_text().replace('VERSION = "one"', 'VERSION = "package"'))
+    deploys.variables = {
+        "converge_other": {"package": "hello==1.0", "index": str(tmp_path)},
+        "converge_static": "hello/static",
+    }
+    deploys.good()
+    assert ask(host)["version"] == "package"
+    assert host.file("/srv/hello/current/static/static/style.css").content_string == "body { color: teal }"
+    assert json.loads(host.file("/srv/hello/current/release.json").content_string)["revision"] == "hello-1.0"
+    assert "changed=0" in deploys.good()
+
+    deploys.variables["converge_other"]["package"] = "hello==2.0"
+    code, output = deploys.run()
+    assert code != 0
+    assert "cannot get hello==2.0 from" in output
+    assert ask(host)["version"] == "package"
+
+
+def test_deploys_an_archive_with_a_checksum(deploys: Deploys, host: Host, tmp_path: Path) -> None:
+    """All of it is below one directory, as in archives that are made of a version."""
+    deploys.edit('VERSION = "one"', 'VERSION = "archive"')
+    archive = shutil.make_archive(str(tmp_path / "hello-1.2"), "gztar", deploys.source.parent, "app")
+    checksum = "sha256:" + hashlib.sha256(Path(archive).read_bytes()).hexdigest()
+    deploys.variables = {"converge_other": {"archive": archive, "checksum": checksum}}
+    deploys.good()
+    assert ask(host)["version"] == "archive"
+    record = json.loads(host.file("/srv/hello/current/release.json").content_string)
+    assert record["revision"] == "hello-1.2.tar.gz"
+    assert "changed=0" in deploys.good()
+
+    with Path(archive).open("ab") as file:
+        file.write(b"and more")
+    code, output = deploys.run()
+    assert code != 0
+    assert "is not the file that source.checksum means" in output
+    assert ask(host)["version"] == "archive"
