@@ -48,6 +48,18 @@ def test_a_renamed_symlink_moves_app_and_files_without_a_reload(client: Client, 
         host.check_output("ln -sfn releases/one /srv/hello/next && mv -T /srv/hello/next /srv/hello/current")
 
 
+def test_brotli_is_sent_where_the_module_is(client: Client, host: Host) -> None:
+    beside = "/srv/hello/releases/one/static/static/style.css.br"
+    try:
+        host.check_output(f"printf small >{beside}")
+        answer = client.ask("/static/style.css", headers=[("Accept-Encoding", "gzip, br")])
+        assert (answer.one("Content-Encoding"), answer.body) == ("br", b"small")
+        assert answer.one("Content-Type").startswith("text/css")
+        assert client.ask("/static/style.css", headers=[("Accept-Encoding", "gzip")]).body != b"small"
+    finally:
+        host.check_output(f"rm -f {beside}")
+
+
 def test_connections_to_the_app_are_kept(client: Client, host: Host) -> None:
     for _ in range(20):
         client.ask("/release")

@@ -3,12 +3,15 @@
 #   check-site SITE HTTP POLICY PROXY TOLERANT
 # SITE is a file, HTTP, POLICY and PROXY are the texts of the includes. With
 # TOLERANT = yes (--check) whatever an earlier step would have brought may be
-# missing: nginx itself, or the key pair of the site.
+# missing: nginx itself, a module, or the key pair of the site.
 set -eu
 site=$1 http=$2 policy=$3 proxy=$4 tolerant=$5
 
 if [ "$tolerant" = yes ]; then
     command -v nginx >/dev/null || exit 0
+    case $policy in
+        *brotli_static*) [ -e /usr/share/nginx/modules-available/mod-http-brotli-static.conf ] || exit 0 ;;
+    esac
     for file in $(sed -n 's/^ *ssl_certificate\(_key\)\{0,1\} \(.*\);$/\2/p' "$site"); do
         [ -e "$file" ] || exit 0
     done
@@ -27,6 +30,7 @@ write http.conf "$http"
 write snippets/flask-policy.conf "$policy"
 write snippets/flask-proxy.conf "$proxy"
 cat >"$directory/nginx.conf" <<END
+include /etc/nginx/modules-enabled/*.conf;
 pid $directory/nginx.pid;
 error_log stderr;
 events {}
