@@ -48,7 +48,10 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """A release that must answer no request that starts between `since` and `until`."""
+    """A release that must answer no request that starts after `since` and ends before `until`.
+
+    The proxy keeps an upload to itself until it is whole: what ends later may have reached the app later.
+    """
 
     target: str
     release: str
@@ -262,7 +265,7 @@ def _fault(
         if (gone.target, gone.release) != (record.target, record.release):
             continue
         late = record.start - gone.since - stalled(stalls, gone.since, record.start)
-        if late > 0 and record.start < gone.until:
+        if late > 0 and record.end < gone.until:
             return Fault("stale", record, f"answered by {record.release}, {late:.1f} s too late")
     over = record.seconds - nominal - SLOW
     if over <= 0:

@@ -416,9 +416,11 @@ def test_what_was_settled_stays_nominal() -> None:
 
 def test_a_retired_release_is_stale_between_its_two_dates() -> None:
     gone = Retirement("host", "one", since=10.0, until=20.0)
-    asked = [record("keep-alive", start, start + 0.1) for start in (9.9, 10.1, 19.9, 20.1)]
+    asked = [record("keep-alive", start, start + 0.1) for start in (9.9, 10.1, 19.8, 20.1)]
     assert judge(asked, {}, retirements=[gone]).stale == 2
     assert judge(asked, {}, retirements=[replace(gone, target="other")]).stale == 0
+    # It began while the release was away, and reached it when it was back.
+    assert judge([record("upload", 15.0, 20.5)], {}, retirements=[gone]).stale == 0
     assert judge(asked, {}, [Stall("host", 9.0, 11.0, 2.0)], [replace(gone, until=math.inf)]).stale == 2
 
 
