@@ -13,7 +13,7 @@ def make(log: Path) -> None:
     """Make whatever of the test bed is missing."""
     missing = [
         package
-        for program, package in (("ssh", "openssh-client"), ("git", "git"))
+        for program, package in (("ssh", "openssh-client"), ("git", "git"), ("gpg", "gnupg"))
         if not shutil.which(program)
     ]
     if missing and is_root() and shutil.which("apt-get"):

@@ -63,14 +63,15 @@ def gpg_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def gpg_signer(home: Path, folder: Path, name: str, expires: str = "never") -> Signer:
+def gpg_signer(home: Path, folder: Path, name: str, expires: str = "never", at: str = "") -> Signer:
     mail = f"{name}@example.org"
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet"]
+    gpg += ["--faked-system-time", at] if at else []
     run(*gpg, "--passphrase", "", "--quick-generate-key", mail, "ed25519", "sign", expires)
     public = folder / f"{name}.asc"
     run(*gpg, "--armor", "--output", public, "--export", mail)
     program = folder / f"gpg-{name}"
-    program.write_text(f'#!/bin/sh\nexec gpg --homedir {home} --batch "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {" ".join(gpg)} "$@"\n')
     program.chmod(0o755)
     return Signer(
         public, ["-c", "gpg.format=openpgp", "-c", f"gpg.program={program}", "-c", f"user.signingKey={mail}"]
@@ -156,6 +157,13 @@ def test_what_the_controller_trusts_otherwise_does_not_count(
         with pytest.raises(SourceFailure, match=r"is not signed by a key of source\.verify"):
             read(repository, tmp_path, "main", other.public)
         assert read(repository, tmp_path, "main", signer.public)
+
+
+def test_an_expired_key_does_not_count(repository: Path, tmp_path: Path, gpg_home: Path) -> None:
+    old = gpg_signer(gpg_home, tmp_path, "old", "1y", "20200101T000000")
+    git(repository, "commit", "-q", "--allow-empty", "-S", "-m", "signed", signer=old)
+    with pytest.raises(SourceFailure, match=r"is not signed by a key of source\.verify"):
+        read(repository, tmp_path, "main", old.public)
 
 
 def test_several_signers_may_be_listed(repository: Path, tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def _pip(arguments: Sequence[str], index: str, work: Path, cache: Path) -> tuple
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "PIP_QUIET": "1",
+        "PIP_REQUIRE_VIRTUALENV": "0",  # nothing is installed
         "SOURCE_DATE_EPOCH": "315532800",  # the first moment that a zip can hold: builds come out alike
     }
     # An index that was named is the only one, whatever pip is set to: another could have the same name.
