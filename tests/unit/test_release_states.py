@@ -1,22 +1,28 @@
-"""Any order of deploys, kills, waits and restarts keeps what a release promises."""
+"""Any order of deploys, roll backs, kills, waits and restarts keeps what a release promises."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
-from ansible_collections.flaskworks.server.plugins.module_utils.release import hooks, seal, withdrawal
-from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Hooks
+from ansible_collections.flaskworks.server.plugins.module_utils.release import (
+    hooks,
+    rollback,
+    seal,
+    withdrawal,
+)
+from ansible_collections.flaskworks.server.plugins.module_utils.release.request import Hooks, ReleaseFailure
 from ansible_collections.flaskworks.server.plugins.module_utils.release.staging import Outcome
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import digest, walk
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.unit.release_host import Bench, Killed
 
@@ -32,9 +38,52 @@ class Deploys(RuleBasedStateMachine):
         self.bench = Bench(self.root)
         self.staged: dict[str, Outcome] | None = None
         self.served = False
+        self.feature = "one"
+        # What was left for a reason (code and setting), and what may count as left because of a kill.
+        self.left: set[tuple[str, str]] = set()
+        self.perhaps: set[tuple[str, str]] = set()
+
+    def serves(self) -> tuple[str, str] | None:
+        """The code and the setting that serve."""
+        if self.bench.pointer("current") is None:
+            return None
+        variables = (self.root / "srv/hello/current/environment").read_text()
+        return self.bench.serving(), variables.partition("\n")[0].removeprefix("FEATURE=")
+
+    def wanted(self) -> tuple[str, str]:
+        return self.bench.code["hello"], self.feature
+
+    def note(self, before: tuple[str, str] | None, back: bool) -> None:
+        """Take down what a switch means for what may be deployed."""
+        now = self.serves()
+        if now == before or now is None:
+            return
+        self.left.discard(now)
+        self.perhaps.discard(now)
+        if back and before is not None:
+            self.left.add(before)
+
+    def undecided(self, *pairs: tuple[str, str] | None) -> None:
+        found = {pair for pair in pairs if pair is not None}
+        self.left -= found
+        self.perhaps |= found
+
+    def die(self, number: int, work: Callable[[], object]) -> None:
+        self.bench.host.die_after = len(self.bench.host.steps) + number
+        try:
+            with suppress(Killed):
+                work()
+        finally:
+            self.bench.host.die_after = None
 
     def teardown(self) -> None:
         shutil.rmtree(self.root)
+
+    @initialize(deploys=st.sampled_from([0, 1, 3]))
+    def begin(self, deploys: int) -> None:
+        for code in ("one", "two", "three")[:deploys]:
+            self.bench.code["hello"] = code
+            self.deploy(anyway=False)
 
     @rule(code=CODES)
     def edit(self, code: str) -> None:
@@ -42,28 +91,82 @@ class Deploys(RuleBasedStateMachine):
 
     @rule(value=st.sampled_from(["a", "b"]))
     def configure(self, value: str) -> None:
+        self.feature = value
         self.bench.set_variables("hello", f"FEATURE={value}")
 
-    @rule()
-    def deploy(self) -> None:
+    @rule(anyway=st.booleans())
+    def deploy(self, anyway: bool) -> None:
+        before, wanted = self.serves(), self.wanted()
+        self.bench.redeploy = ["hello"] if anyway else []
         outcome = self.bench.deploy()["hello"]
+        self.bench.redeploy = []
         broken = self.bench.code["hello"].startswith("broken")
-        assert bool(outcome.failure) == broken
-        if not broken:
+        refused = " again, which was " in str(outcome.failure)
+        assert bool(outcome.failure) == (broken or refused)
+        if wanted == before or anyway:
+            assert not refused
+        elif refused:
+            assert wanted in self.left | self.perhaps
+        else:
+            assert wanted not in self.left
+        if outcome.failure:
+            assert self.serves() == before
+        else:
+            self.undecided(wanted)  # what serves may have been started again, which forgives it
+            self.note(before, back=False)
             assert self.bench.serving() == self.bench.code["hello"]
             assert seal.damage(str(self.root / "srv/hello/current")) is None
             assert not [name for name in self.bench.releases() if name.startswith(".")]
             assert len(self.bench.releases()) <= 3 + 2  # what serves and what served before stay in any case
 
-    @rule(number=st.integers(0, 40))
-    def deploy_and_die(self, number: int) -> None:
-        self.bench.host.die_after = len(self.bench.host.steps) + number
-        try:
-            self.bench.deploy()
-        except Killed:
-            pass
-        finally:
-            self.bench.host.die_after = None
+    @rule(number=st.integers(0, 40), anyway=st.booleans())
+    def deploy_and_die(self, number: int, anyway: bool) -> None:
+        before = self.serves()
+        self.bench.redeploy = ["hello"] if anyway else []
+        self.die(number, self.bench.deploy)
+        self.bench.redeploy = []
+        if anyway or self.wanted() == before:
+            self.undecided(self.wanted())
+        else:
+            assert self.serves() == before or self.wanted() not in self.left
+
+    @rule(again=st.booleans())
+    def roll_back(self, again: bool) -> None:
+        before, old = self.serves(), self.bench.pointer("current")
+        failure = self.bench.roll_back()["hello"].failure
+        if failure:
+            assert "nothing to go back to" in failure
+            assert self.bench.pointer("current") == old
+            return
+        assert self.serves() != before
+        assert self.serves() not in self.left
+        self.note(before, back=True)
+        if again and before is not None:
+            self.edit(before[0])
+            self.configure(before[1])
+            self.deploy(anyway=False)
+
+    @rule(number=st.integers(0, 20))
+    def roll_back_and_die(self, number: int) -> None:
+        before = self.serves()
+        self.die(number, self.bench.roll_back)
+        self.was_left(before)
+
+    @rule(number=st.integers(0, 30))
+    def switch_back_and_die(self, number: int) -> None:
+        """What the watch does, to its end or not."""
+        before, old = self.serves(), str(self.bench.pointer("current"))
+        release, job = self.bench.release("hello"), self.bench.job()
+        with suppress(ReleaseFailure):
+            self.die(number, lambda: rollback.switch_back(job, release, old, "it fell over"))
+        self.was_left(before)
+
+    def was_left(self, before: tuple[str, str] | None) -> None:
+        """As soon as something else serves, what was left is marked; before that it may be."""
+        assert self.serves() == before or self.serves() not in self.left
+        self.undecided(before, self.serves())
+        if before is not None and self.serves() != before:
+            self.left.add(before)
 
     @rule(number=st.integers(0, 4))
     def damage(self, number: int) -> None:
@@ -77,9 +180,18 @@ class Deploys(RuleBasedStateMachine):
         self.staged = self.bench.stage()
 
     @rule()
+    def stage_a_roll_back(self) -> None:
+        self.staged = self.bench.go_back()
+
+    @rule()
     def activate(self) -> None:
         if self.staged:
+            before = self.serves()
+            waiting = self.root / "srv/hello/.staged"
+            back = waiting.exists() and json.loads(waiting.read_text())["verb"] == "roll back"
             self.bench.activate(self.staged)
+            self.undecided(self.serves())
+            self.note(before, back)
 
     @rule(command=st.sampled_from(["true", "fail", "die"]))
     def run_a_hook(self, command: str) -> None:
@@ -106,9 +218,14 @@ class Deploys(RuleBasedStateMachine):
     def settle(self) -> None:
         """After a deploy that ends well and a pause, only what serves runs, now and after a restart."""
         self.bench.code["hello"] = "one"
+        self.bench.redeploy = ["hello"]
+        before = self.serves()
         assert self.bench.deploy()["hello"].failure is None
         self.bench.host.pass_time(8000)
         self.bench.deploy()  # clears away a candidate that somebody forgot
+        self.bench.redeploy = []
+        self.undecided(self.wanted())
+        self.note(before, back=False)
         self.bench.host.pass_time(10)
         assert self.bench.host.running("hello") == self.bench.enabled() == {self.bench.pointer("current")}
         assert not [unit for unit in self.bench.host.states if "-migrate-" in unit]

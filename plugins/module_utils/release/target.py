@@ -50,16 +50,13 @@ def _former(release: Release) -> Iterator[str]:
     """What may be gone back to without being named, best first."""
     current, previous = places.pointer(release, "current"), places.pointer(release, "previous")
     serving = (places.record(release, current) or {}).get("digest") if current else None
-    # After a kill in the middle of a switch, both name the same.
-    if previous and previous != current and not marks.of(release, previous):
-        yield previous
-    for name in reversed(places.names(release)):
-        if name == previous or (current and name >= current):
-            continue
+    older = [name for name in reversed(places.names(release)) if current and name < current]
+    # After a kill in the middle of a switch, previous names what serves.
+    for name in dict.fromkeys([previous, *older] if previous and previous != current else older):
         known = places.record(release, name) or {}
-        if known.get("digest") == serving or not places.served(release, name):
-            continue  # made anew because it was damaged; only ever staged
-        if not marks.of(release, name):
+        if known.get("digest") == serving:
+            continue  # the same once more, made because one of them was damaged
+        if (name == previous or places.served(release, name)) and not marks.of(release, name):
             yield name
 
 
