@@ -11,7 +11,7 @@ from benchmarks.seconds import DEPLOY, SITE, changed, unchanged
 
 
 def count(inventory: Inventory, number: int, revision: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Provision a host of this many apps, then count what a no-op and two deploys send to it."""
+    """Provision a host of this many apps, then count what no-ops and deploys send to it."""
     names = tiny_names(number)
     inventory.describe_tiny_apps(number)
     built = play(SITE, inventory.directory)
@@ -21,6 +21,7 @@ def count(inventory: Inventory, number: int, revision: int, say: Callable[[str],
     one = changed(play(DEPLOY, inventory.directory, count=True))
     inventory.change_tiny_apps(names, revision + 1)
     every = changed(play(DEPLOY, inventory.directory, count=True))
+    idle = unchanged(play(DEPLOY, inventory.directory, count=True))
     say(
         f"{number} apps: no-op {len(no_op.trips)} round trips in {no_op.seconds:.1f} s, "
         f"deploy of one {len(one.trips)} in {one.seconds:.1f} s, "
@@ -32,6 +33,7 @@ def count(inventory: Inventory, number: int, revision: int, say: Callable[[str],
         "no_op": _counted(no_op),
         "deploy_one": _counted(one),
         "deploy_all": _counted(every),
+        "no_op_deploy": _counted(idle),
     }
 
 

@@ -9,7 +9,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS, NO_SOURCE
 from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
+from ansible_collections.flaskworks.server.plugins.plugin_utils.arrivals import Arrivals
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import SourceFailure
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Source, SourceFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import Files
 
@@ -43,6 +44,7 @@ class ActionModule(ActionBase):
                 "state": {"type": "str", "choices": [*_STATES], "required": True},
                 "releases": {"type": "list", "elements": "dict", "required": True},
                 "staged": {"type": "dict"},
+                "activate": {"type": "bool", "default": False},
                 "redeploy": {"type": "list", "elements": "str", "default": []},
                 "hook": {"type": "str", "choices": list(HOOKS)},
                 "fleet": {"type": "str"},
@@ -60,10 +62,11 @@ class ActionModule(ActionBase):
             ],
         )
         self._vars = task_vars or {}
+        at_once = given["activate"] and not any(map(_waits, given["releases"]))
         if given["state"] == "staged" and given["to"]:
-            return self._go_back(given["releases"], given["to"], given["app"])
+            return self._go_back(given["releases"], given["to"], given["app"], at_once)
         if given["state"] == "staged":
-            return self._stage(given["releases"], given["redeploy"])
+            return self._stage(given["releases"], given["redeploy"], at_once)
         if given["state"] == "hooked":
             return self._run_hooks(given["hook"], given["releases"], given["staged"], given["fleet"])
         if given["state"] == "watched" and given["withdraw"]:
@@ -74,7 +77,7 @@ class ActionModule(ActionBase):
             return self._withdraw(given["releases"], given["staged"])
         return self._activate(given["releases"], given["staged"])
 
-    def _stage(self, releases: list[dict[str, Any]], redeploy: list[str]) -> dict[str, Any]:
+    def _stage(self, releases: list[dict[str, Any]], redeploy: list[str], at_once: bool) -> dict[str, Any]:
         if not releases:
             return {"changed": False, "apps": {}, "hooks": [], "watch": []}
         cache = _cache()
@@ -88,17 +91,22 @@ class ActionModule(ActionBase):
         if errors:
             raise AnsibleActionFail("\n".join(errors))
         told = [{**release, "source": sources[release["name"]].describe()} for release in releases]
-        common = {"redeploy": redeploy, "moment": run_moment(cache)}
-        result = self._call("staged", told, **common)
+        common = {"redeploy": redeploy, "moment": run_moment(cache), "activate": at_once}
+        wanted = {name: source.digest for name, source in sources.items()}
+        arrivals = Arrivals(cache, self._place())
+        early = {digest for name, digest in wanted.items() if arrivals.lacks(name, digest)}
+        bundles = {} if self._task.check_mode else _packed(sources, early, cache)
+        if _size(bundles) > INLINE_LIMIT:
+            bundles = {}  # so much is sent only where it is asked for
+        result = self._call("staged", told, **common, **self._upload(bundles))
         missing = result.pop("missing", [])
         if missing and not result.get("failed"):
-            by_digest = {source.digest: source for source in sources.values()}
-            try:
-                bundles = {digest: by_digest[digest].bundle(cache) for digest in missing}
-            except SourceFailure as error:
-                raise AnsibleActionFail(str(error)) from error
+            bundles.update(_packed(sources, missing, cache))
             result = self._call("staged", told, **common, **self._upload(bundles))
-            result.pop("missing", None)
+            if result.pop("missing", []):
+                raise AnsibleActionFail("code that was on the host vanished meanwhile; run again")
+        if not (result.get("failed") or self._task.check_mode):
+            arrivals.note(wanted)
         for name, app in result.get("apps", {}).items():
             app["revision"] = sources[name].revision
         staged = _staged(result)
@@ -160,7 +168,7 @@ class ActionModule(ActionBase):
             return {"changed": False, "apps": {}}
         return self._call("withdrawn", releases, staged=_staged(staged))
 
-    def _go_back(self, releases: list[dict[str, Any]], to: str, app: str) -> dict[str, Any]:
+    def _go_back(self, releases: list[dict[str, Any]], to: str, app: str, at_once: bool) -> dict[str, Any]:
         """Stage what is on the host already. Nothing is read or fetched here."""
         names = [release["name"] for release in releases]
         if len(names) > 1 and not app:
@@ -175,7 +183,8 @@ class ActionModule(ActionBase):
             )
         if not chosen:
             return {"changed": False, "apps": {}, "hooks": []}
-        result = self._call("staged", [{**one, "source": NO_SOURCE} for one in chosen], to=to)
+        told = [{**one, "source": NO_SOURCE} for one in chosen]
+        result = self._call("staged", told, to=to, activate=at_once)
         result["hooks"] = kinds(releases, _staged(result))
         return result
 
@@ -187,9 +196,18 @@ class ActionModule(ActionBase):
             for one in everywhere[host].get("flask_apps") or ()
         )
 
+    def _place(self) -> list[str]:
+        """What tells this host from others, and from another one that gets its name."""
+        connection = self._connection
+        names = ("host", "remote_addr", "port")
+        known = [connection.get_option(name) for name in names if connection.has_option(name)]
+        return [str(one) for one in (self._vars["inventory_hostname"], connection.transport, *known)]
+
     def _upload(self, bundles: Mapping[str, Path]) -> dict[str, Any]:
         """Arguments that bring the bundles to the host: inline, or as files when they are big."""
-        if sum(path.stat().st_size for path in bundles.values()) <= INLINE_LIMIT:
+        if not bundles:
+            return {}
+        if _size(bundles) <= INLINE_LIMIT:
             return {
                 "bundles": {
                     digest: base64.b64encode(path.read_bytes()).decode() for digest, path in bundles.items()
@@ -245,6 +263,23 @@ def _switched(result: Mapping[str, Any]) -> dict[str, str]:
     """The releases that were switched to, by app."""
     apps = result.get("apps") or {}
     return {name: app["release"] for name, app in apps.items() if app.get("changed") and app.get("release")}
+
+
+def _waits(release: Mapping[str, Any]) -> bool:
+    """Whether something has to happen between the gate and the end of a deploy of this app."""
+    return bool(release.get("watch")) or any(release["hooks"][kind] for kind in HOOKS)
+
+
+def _packed(sources: Mapping[str, Source], digests: Collection[str], cache: Path) -> dict[str, Path]:
+    """The bundles of these digests."""
+    try:
+        return {one.digest: one.bundle(cache) for one in sources.values() if one.digest in digests}
+    except SourceFailure as error:
+        raise AnsibleActionFail(str(error)) from error
+
+
+def _size(bundles: Mapping[str, Path]) -> int:
+    return sum(path.stat().st_size for path in bundles.values())
 
 
 def _cache() -> Path:

@@ -22,7 +22,8 @@ description:
   - With O(state=withdrawn), stops what was staged and not switched to, and tells what serves. It is for a
     play that fails.
   - Sources are read, fetched and packed on the controller, and uploaded only when a host does not have them.
-  - All apps of a host take one round trip for each state, and one more when code has to be uploaded.
+  - All apps of a host take one round trip for each state, and one more when code has to be uploaded of which
+    the controller has not known that the host lacks it.
   - Every switch is noted in the file C(history.jsonl) in the app's directory.
   - When an app fails, what served before goes on serving, and the message carries the last lines of the
     app's journal.
@@ -44,6 +45,13 @@ options:
       - What a task with O(state=staged) returned, and for O(state=watched) what one with O(state=active) did.
         Required with all other states.
     type: dict
+  activate:
+    description:
+      - With O(state=staged), switch in the same call as soon as every app is healthy, unless an app has a
+        hook or is watched. For plays of one host, where no other one has to be healthy first. A task with
+        O(state=active) then finds nothing left to do.
+    type: bool
+    default: false
   spent:
     description:
       - Seconds that staging took, by app and step, for the history. Set by the action.
@@ -199,6 +207,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskworks.server.plugins.module_utils.release import (
     activation,
+    alone,
     hooks,
     rollback,
     staging,
@@ -252,6 +261,7 @@ def main() -> None:
             },
             "releases": {"type": "list", "elements": "dict", "required": True},
             "staged": {"type": "dict"},
+            "activate": {"type": "bool", "default": False},
             "spent": {"type": "dict", "default": {}},
             "to": {"type": "str", "default": ""},
             "app": {"type": "str", "default": ""},
@@ -282,10 +292,11 @@ def main() -> None:
             moment=given["moment"],
             redeploy=given["redeploy"],
         )
-        if given["state"] == "staged" and given["to"]:
-            outcomes = rollback.stage(job, releases, given["to"])
-        elif given["state"] == "staged":
-            outcomes = staging.stage(job, releases)
+        if given["state"] == "staged":
+            back = given["to"]
+            outcomes = rollback.stage(job, releases, back) if back else staging.stage(job, releases)
+            if given["activate"]:
+                outcomes = alone.switch(job, releases, outcomes)
         elif given["state"] == "hooked":
             outcomes = hooks.run(job, given["hook"], releases, given["staged"] or {})
         elif given["state"] == "watched" and given["why"]:

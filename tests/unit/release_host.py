@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
-from ansible_collections.flaskworks.server.plugins.module_utils.release import rollback
+from ansible_collections.flaskworks.server.plugins.module_utils.release import alone, rollback
 from ansible_collections.flaskworks.server.plugins.module_utils.release.activation import activate
 from ansible_collections.flaskworks.server.plugins.module_utils.release.places import Places
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Host, Ran, Unit
@@ -324,6 +324,16 @@ class Bench:
         if any(one.failure for one in staged.values()):
             return staged
         return self.activate(staged) or staged
+
+    def ship(self, *, eager: bool = False) -> dict[str, Outcome]:
+        """A deploy in one call, as on the only host of a play; all code travels with it, or none."""
+        sources = map(self.source, self.code) if eager else ()
+        return self.ship_with({one.digest: str(one.bundle(self.root / "cache")) for one in sources})
+
+    def ship_with(self, bundles: dict[str, str]) -> dict[str, Outcome]:
+        """A deploy in one call, which brings this code."""
+        job, releases = self.job(bundles), [self.release(app) for app in self.code]
+        return alone.switch(job, releases, stage(job, releases))
 
     # -- what tests ask ----------------------------------------------------------------------------
 

@@ -148,8 +148,8 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
         finally:
             outcome.serves = places.pointer(release, "current")
 
-    if not job.bundles and not job.check:
-        # First look for code that is not on this host; nothing is begun that could wait for it.
+    if not job.check:
+        # First look for code that is neither here nor brought; nothing is begun that could wait for it.
         # misc: mypy gives the default of a lambda no type.
         side_by_side([lambda one=release: work(one, False) for release in releases])  # type: ignore[misc]
         if any(outcome.missing or outcome.failure for outcome in outcomes.values()):
@@ -211,7 +211,8 @@ def _guarded(
         if job.check:
             _foresee(release, outcome, look, units)
         else:
-            outcome.missing = _missing(release, look, units)
+            missing = _missing(release, look, units)
+            outcome.missing = None if missing in job.bundles else missing
         return
     with locked(job.host, release, job.who, "stage") as waited:
         if waited:
