@@ -233,6 +233,29 @@ def test_a_host_that_fails_after_others_switched_is_told(play: Play) -> None:
     only_what_serves_runs(play)
 
 
+def test_trouble_after_the_switch_on_one_host_switches_all_back(play: Play) -> None:
+    before = play.serves()
+    play.variables["fleet_watch"] = "30s"
+    play.tell("echo BREAK=crash >> /etc/flask/hello/environment", "web2")
+    output = play.refused()
+    assert play.serves() == before
+    assert "got into trouble after the switch: its service" in output
+    assert f"It was switched back to {before['web2']}" in output
+    assert "The deploy failed on web2. Each host serves again what it served before." in output
+    assert play.notes("after_activate") == {"web1": [], "web2": [], "web3": []}
+    for name, host in play.hosts.items():
+        [mark] = [
+            one
+            for one in json.loads(host.file("/srv/hello/.marks.json").content_string).values()
+            if one["release"] == Path(host.check_output("readlink /srv/hello/previous")).name
+        ]
+        assert mark["state"] == "bad"
+        assert mark["why"].startswith("its service" if name == "web2" else "on web2: its service")
+    only_what_serves_runs(play)
+    assert "which was marked bad by" in play.refused()
+    assert play.serves() == before
+
+
 def test_a_second_deploy_at_once_waits_and_then_fails_by_name(play: Play) -> None:
     before = play.serves()
     second = Play(play.source, play.hosts)
