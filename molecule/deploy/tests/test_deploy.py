@@ -413,7 +413,7 @@ def test_refuses_a_service_that_runs_something_old(
     folder = "/etc/systemd/system/flask-hello@.service.d"
     drop_in = f"mkdir -p {folder} && printf '[Service]\\n%s\\n' '{setting}' > {folder}/old.conf"
     assert host.run(f"{drop_in} && systemctl daemon-reload").rc == 0
-    set_variables(host, FEATURE="two")
+    set_variables(host, FEATURE="old")  # no release has it yet: one that fails is removed
     try:
         code, output = deploys.run()
     finally:
