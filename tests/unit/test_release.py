@@ -16,7 +16,7 @@ from ansible_collections.flaskworks.server.plugins.module_utils.release import (
     locking,
     staging,
 )
-from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import telling
+from ansible_collections.flaskworks.server.plugins.module_utils.release.gate import excerpt, telling
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ports import Answer, Unit
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import (
     ReleaseFailure,
@@ -371,6 +371,17 @@ def test_the_apps_own_traceback_is_shown() -> None:
         "gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>",
     ]
     assert telling(lines) == [lines[0], lines[1], lines[3], lines[4]]
+
+
+def test_the_chatter_of_a_restart_does_not_hide_the_traceback() -> None:
+    error = ["Traceback (most recent call last):", '  File "hello.py", line 1', "RuntimeError: broken"]
+    chatter = [f"[INFO] line {number}" for number in range(1, 41)]
+    assert excerpt([*chatter, *error, *chatter[:12]]) == [*error, *chatter[:12]]
+    assert excerpt([*chatter, *error, *chatter]) == [*error, "…", *chatter[36:]]
+    long = [error[0], *(f"  line {number}" for number in range(1, 31)), error[2]]
+    shown = [*(f"  line {number}" for number in range(22, 31)), error[2], "…", *chatter[36:]]
+    assert excerpt([*long, *chatter]) == shown
+    assert excerpt(chatter) == chatter[25:]
 
 
 def test_links_that_leave_the_source_are_refused_on_the_host(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from .proof import Claim
 from .request import Release, ReleaseFailure
 
 JOURNAL_LINES = 15  # that a message shows
+LATEST_LINES = 4  # of them that come after a traceback further up
 JOURNAL_READ = 300  # that are read to find them
 PROBE_LIMIT = 10.0  # seconds for one answer
 SOCKET_PAUSE = 0.02  # seconds between two looks for a socket that systemd is about to make
@@ -138,7 +139,26 @@ def told(host: Host, service: str, since: float) -> str:
         host.unwatch(service)
         unit = host.watch(service)
         lines = [f"(none; systemd says: {unit.active} ({unit.sub}), {unit.result}, {unit.restarts} restarts)"]
-    return f"  Last lines of {service}{when}:\n" + "\n".join(f"    {line}" for line in lines[-JOURNAL_LINES:])
+    return f"  Last lines of {service}{when}:\n" + "\n".join(f"    {line}" for line in excerpt(lines))
+
+
+def excerpt(lines: Sequence[str]) -> list[str]:
+    """The last lines; where the last traceback ended before them, its end and fewer of them.
+
+    A service that has failed is started again at once, and what gunicorn says of that can be long.
+    """
+    tail = list(lines[-JOURNAL_LINES:])
+    starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent")]
+    if not starts:
+        return tail
+    end = next(
+        (number for number in range(starts[-1] + 1, len(lines)) if not lines[number].startswith(" ")),
+        len(lines) - 1,
+    )
+    if end >= len(lines) - JOURNAL_LINES:
+        return tail
+    first = max(starts[-1], end - JOURNAL_LINES + LATEST_LINES + 2)
+    return [*lines[first : end + 1], "…", *lines[-LATEST_LINES:]]
 
 
 def telling(lines: Sequence[str]) -> list[str]:
