@@ -82,6 +82,13 @@ class Answer:
     peer: int = 0
 
 
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever that is; it gets no input."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+
+
 class Host:
     """The real host."""
 
@@ -125,14 +132,7 @@ class Host:
     # -- service manager ---------------------------------------------------------------------------
 
     def _systemctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["systemctl", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        return _run("systemctl", *arguments)
 
     def units(self, patterns: Sequence[str]) -> dict[str, Unit]:
         """Every loaded unit that matches a pattern."""
@@ -172,24 +172,17 @@ class Host:
 
         The script holds no dollar sign: systemd would expand it.
         """
-        done = subprocess.run(
-            [
-                "systemd-run",
-                "--quiet",
-                "--collect",
-                f"--unit={name}",
-                f"--description={description}",
-                f"--on-active={seconds:.3f}s",
-                "--timer-property=AccuracySec=100ms",
-                "/bin/sh",
-                "-c",
-                script,
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
+        done = _run(
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit={name}",
+            f"--description={description}",
+            f"--on-active={seconds:.3f}s",
+            "--timer-property=AccuracySec=100ms",
+            "/bin/sh",
+            "-c",
+            script,
         )
         return done.stderr.strip() if done.returncode else None
 
@@ -254,22 +247,15 @@ class Host:
 
     def journal(self, unit: str, since: float, lines: int) -> list[str]:
         """The last lines that a unit has logged since a time."""
-        subprocess.run(["journalctl", "--sync"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        read = subprocess.run(
-            [
-                "journalctl",
-                f"--unit={unit}",
-                f"--since=@{since:.3f}",
-                f"--lines={lines}",
-                "--output=cat",
-                "--no-pager",
-                "--quiet",
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
+        _run("journalctl", "--sync")
+        read = _run(
+            "journalctl",
+            f"--unit={unit}",
+            f"--since=@{since:.3f}",
+            f"--lines={lines}",
+            "--output=cat",
+            "--no-pager",
+            "--quiet",
         )
         return read.stdout.splitlines()
 
