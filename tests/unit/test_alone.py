@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.flaskworks.server.plugins.module_utils.release import staging
 
 from tests.unit.release_host import Bench, Killed
 
@@ -81,3 +84,18 @@ def test_killed_anywhere_something_whole_serves(bench: Bench) -> None:
     else:
         raise AssertionError("the deploy never came to its end")
     assert bench.serving() == "two"
+
+
+def test_what_cannot_be_taken_back_does_not_hide_the_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.ship(eager=True)
+    bench.code.update(hello="two", reports="broken health")
+
+    def fail(*_given: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/srv/hello/.staged")
+
+    monkeypatch.setattr(staging, "withdraw", fail)
+    outcomes = bench.ship(eager=True)
+    assert "503 Service Unavailable" in str(outcomes["reports"].failure)
+    assert bench.serving() == "one"

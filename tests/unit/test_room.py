@@ -98,7 +98,7 @@ def test_a_disk_that_gets_full_while_staging_leaves_everything_as_it_was(bench: 
     if bench.host.full_at is None:
         assert re.fullmatch(
             r"hello: No space left on device: [a-z .]+; nothing that serves was touched\. "
-            rf"Free some room below {bench.root}/srv/hello, and deploy again",
+            rf"Free some room below {bench.root}/srv/hello, and run again",
             str(outcome.failure),
         )
         assert bench.host.running("hello") == bench.enabled() == {old}

@@ -19,12 +19,13 @@ import fcntl
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from . import building, history, marks, places, seal
 from .locking import locked, utc
 from .ports import Unit
-from .request import Release, ReleaseFailure, in_words
-from .staging import Job, Outcome, cancel_orders, drain, held, patterns, running, side_by_side
+from .request import Release, ReleaseFailure
+from .staging import Job, Outcome, cancel_orders, drain, held, noted, patterns, running, side_by_side
 
 SWITCH = 0.25  # seconds that a switch may take before the end of the old release is ordered anew
 # How what served is marked, by what it is left for.
@@ -47,18 +48,10 @@ def activate(
 
     def work(release: Release) -> None:
         outcome = outcomes[release.name]
-        try:
-            with locked(job.host, release, job.who, "activate") as waited:
-                activate_one(job, release, staged[release.name], outcome, None if waited else units)
-        except ReleaseFailure as error:
-            outcome.failure = f"{release.name}: {error}"
-        except OSError as error:
-            outcome.failure = f"{release.name}: {in_words(error)}"
-        finally:
-            outcome.serves = places.pointer(release, "current")
+        with noted(release, outcome), locked(job.host, release, job.who, "activate") as waited:
+            activate_one(job, release, staged[release.name], outcome, None if waited else units)
 
-    # misc: mypy gives the default of a lambda no type.
-    side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
+    side_by_side([partial(work, release) for release in releases])
     return outcomes
 
 

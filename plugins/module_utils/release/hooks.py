@@ -10,13 +10,14 @@ killed deploy leaves is stopped by the next one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from . import places
 from .activation import require_staged
 from .hook_units import describe, failure, settings_of
 from .locking import locked
-from .request import Release, ReleaseFailure, in_words
-from .staging import Job, Outcome, patterns, side_by_side
+from .request import Release, ReleaseFailure
+from .staging import Job, Outcome, noted, patterns, side_by_side
 
 
 def run(job: Job, kind: str, releases: Sequence[Release], staged: Mapping[str, str]) -> dict[str, Outcome]:
@@ -25,16 +26,10 @@ def run(job: Job, kind: str, releases: Sequence[Release], staged: Mapping[str, s
 
     def work(release: Release) -> None:
         outcome = outcomes[release.name]
-        try:
-            with locked(job.host, release, job.who, kind):
-                _run_one(job, kind, release, staged[release.name], outcome)
-        except ReleaseFailure as error:
-            outcome.failure = f"{release.name}: {error}"
-        except OSError as error:
-            outcome.failure = f"{release.name}: {in_words(error)}"
+        with noted(release, outcome), locked(job.host, release, job.who, kind):
+            _run_one(job, kind, release, staged[release.name], outcome)
 
-    # misc: mypy gives the default of a lambda no type.
-    side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
+    side_by_side([partial(work, release) for release in releases])
     return outcomes
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from . import activation, building, history, places, staging, target
 from .locking import locked
 from .ports import Unit
-from .request import Release, ReleaseFailure, in_words
+from .request import Release, ReleaseFailure
 from .staging import Job, Outcome
 
 PAUSE = 0.05  # seconds between two looks at a release that still ends its requests
@@ -31,22 +32,15 @@ def stage(job: Job, releases: Sequence[Release], to: str) -> dict[str, Outcome]:
 
     def work(release: Release) -> None:
         outcome = outcomes[release.name]
-        try:
+        with staging.noted(release, outcome, staging.UNTOUCHED):
+            outcome.there = places.names(release)
             if job.check:
                 _foresee(job, release, to, outcome, units)
                 return
             with locked(job.host, release, job.who, job.verb):
                 _stage_one(job, release, to, outcome)
-        except ReleaseFailure as error:
-            outcome.failure = f"{release.name}: {error}"
-        except OSError as error:
-            outcome.failure = f"{release.name}: {in_words(error)}; nothing that serves was touched"
-        finally:
-            outcome.serves = places.pointer(release, "current")
-            outcome.there = places.names(release)
 
-    # misc: mypy gives the default of a lambda no type.
-    staging.side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
+    staging.side_by_side([partial(work, release) for release in releases])
     if any(outcome.failure for outcome in outcomes.values()):
         staging.take_back(job, releases, outcomes)
     return outcomes

@@ -20,8 +20,10 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .. import environment as environments
@@ -38,6 +40,7 @@ CANDIDATE_LIFE = 7200
 # Seconds for which what served before is kept running beyond the time of a watch: a release that hangs is
 # found out only after three probes of ten seconds.
 HELD = 30
+UNTOUCHED = "; nothing that serves was touched"
 WORKERS = 6
 
 
@@ -132,33 +135,41 @@ def stage(job: Job, releases: Sequence[Release]) -> dict[str, Outcome]:
 
     def work(release: Release, act: bool) -> None:
         outcome = outcomes[release.name]
-        try:
+        with noted(release, outcome, UNTOUCHED):
             identity = identities[release.interpreter]
             if isinstance(identity, str):
                 if not job.check:
                     raise ReleaseFailure(identity)
                 identity = {}  # a bare host has no interpreter yet
             _guarded(job, release, outcome, identity, key, units, act)
-        except (ReleaseFailure, environments.EnvironmentFailure) as error:
-            outcome.failure = f"{release.name}: {error}"
-        except OSError as error:
-            outcome.failure = f"{release.name}: {in_words(error)}; nothing that serves was touched"
-            if room.full(error):
-                outcome.failure += f". Free some room below {release.home}, and deploy again"
-        finally:
-            outcome.serves = places.pointer(release, "current")
 
     if not job.check:
         # First look for code that is neither here nor brought; nothing is begun that could wait for it.
-        # misc: mypy gives the default of a lambda no type.
-        side_by_side([lambda one=release: work(one, False) for release in releases])  # type: ignore[misc]
+        side_by_side([partial(work, release, False) for release in releases])
         if any(outcome.missing or outcome.failure for outcome in outcomes.values()):
             return outcomes
-    # misc: mypy gives the default of a lambda no type.
-    side_by_side([lambda one=release: work(one, True) for release in releases])  # type: ignore[misc]
+    side_by_side([partial(work, release, True) for release in releases])
     if any(outcome.failure for outcome in outcomes.values()):
         take_back(job, releases, outcomes)
     return outcomes
+
+
+@contextmanager
+def noted(release: Release, outcome: Outcome, rest: str = "") -> Iterator[None]:
+    """Note what stops one app as its outcome's failure, and in any case what serves when this ends.
+
+    ``rest`` ends the sentence that tells an error of the operating system.
+    """
+    try:
+        yield
+    except (ReleaseFailure, environments.EnvironmentFailure) as error:
+        outcome.failure = f"{release.name}: {error}"
+    except OSError as error:
+        outcome.failure = f"{release.name}: {in_words(error)}{rest}"
+        if room.full(error):
+            outcome.failure += f". Free some room below {release.home}, and run again"
+    finally:
+        outcome.serves = places.pointer(release, "current")
 
 
 def side_by_side(jobs: Sequence[Callable[[], None]], workers: int = WORKERS) -> None:
@@ -562,7 +573,7 @@ def take_back(job: Job, releases: Sequence[Release], outcomes: Mapping[str, Outc
         try:
             with locked(job.host, release, job.who, "take back"):
                 withdraw(job, release, outcome.release)
-        except ReleaseFailure:
+        except (ReleaseFailure, OSError):
             pass  # another deploy holds the app by now; the candidate is its to clear away
         outcome.staged = False
 

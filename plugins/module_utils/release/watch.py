@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from . import places, rollback
 from .gate import PROBE_LIMIT, request, told
@@ -46,8 +47,7 @@ def watch(
             )
         outcome.serves = places.pointer(release, "current")
 
-    # misc: mypy gives the default of a lambda no type.
-    side_by_side([lambda one=release: work(one) for release in releases], workers=len(releases))  # type: ignore[misc]
+    side_by_side([partial(work, release) for release in releases], workers=len(releases))
     return outcomes
 
 
@@ -64,8 +64,7 @@ def withdraw(
             outcome.warning = f"{release.name}: {said}"
         outcome.serves = places.pointer(release, "current")
 
-    # misc: mypy gives the default of a lambda no type.
-    side_by_side([lambda one=release: work(one) for release in releases])  # type: ignore[misc]
+    side_by_side([partial(work, release) for release in releases])
     return outcomes
 
 
