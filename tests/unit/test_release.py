@@ -6,10 +6,12 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.flaskworks.server.plugins.module_utils import environment as environments
 from ansible_collections.flaskworks.server.plugins.module_utils.release import (
     building,
     gate,
@@ -21,7 +23,9 @@ from ansible_collections.flaskworks.server.plugins.module_utils.release.ports im
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import (
     ReleaseFailure,
     in_words,
+    parse,
 )
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Entry, Source
 
 from tests.unit.release_host import Bench, Killed
 
@@ -575,3 +579,31 @@ def test_a_release_that_never_reached_the_disk_is_not_used_again(
     assert again.release != lost
     assert bench.uploads == []
     assert "FEATURE=one" in (bench.root / "srv/hello/current/environment").read_text()
+
+
+def test_a_wheel_is_unpacked_where_the_next_deploy_clears_away(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not beside the bundle, which may lie where only another account than root removes files."""
+    upload = tmp_path / "upload"
+    upload.mkdir()
+    entry = Entry("hello-1.0-py3-none-any.whl", read=lambda: b"a wheel")
+    wheel = Source("d" * 64, "hello-1.0", "wheel", None, "", entry.path, entry.path, (entry,))
+    bundle = wheel.bundle(tmp_path / "cache").rename(upload / "bundle.tar.gz")
+    release = parse({**bench.description("hello"), "source": wheel.describe(), "static": []})
+    found: list[tuple[str, bytes]] = []
+
+    def build(path: str, wanted: environments.Wanted, *given: Any, **options: Any) -> environments.Result:
+        [one] = wanted.wheels
+        assert one.file is not None
+        found.append((one.file, Path(one.file).read_bytes()))
+        return bench.build(path, wanted, *given, **options)
+
+    job = replace(bench.job({wheel.digest: str(bundle)}), build=build)
+    monkeypatch.setattr(bench.host, "behaviour", lambda _place: "")  # it reads the code of a tree
+    outcome = staging.stage(job, [release])["hello"]
+    assert outcome.failure is None
+    releases = f"{tmp_path}/srv/hello/releases"
+    assert found == [(f"{releases}/.partial-wheel/hello-1.0-py3-none-any.whl", b"a wheel")]
+    assert [one.name for one in upload.iterdir()] == ["bundle.tar.gz"]
+    assert bench.releases() == [outcome.release]

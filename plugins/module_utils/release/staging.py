@@ -425,13 +425,19 @@ def _build(job: Job, release: Release, look: Look) -> str:
     code = _code(release, bundle)
     build = None if environments.is_complete(environment) else environment
     room.require(host, release, code.bundle, code.tree, build)
-    wheel = None
-    if release.source.kind == "wheel" and not environments.is_complete(environment):
-        wheel = _unpacked_wheel(release, bundle)
-    host.step("build environment")
-    built = job.build(
-        environment, _wanted(release, wheel), look.environment, gid=gid, lock_wait=release.lock_wait
-    )
+    # Not beside the bundle: that may lie where the operator's account removes what it has uploaded, and
+    # could not remove what root has unpacked there.
+    unpacked = os.path.join(release.releases, f"{building.PARTIAL}wheel")
+    try:
+        wheel = (
+            _unpacked_wheel(release, bundle, unpacked) if build and release.source.kind == "wheel" else None
+        )
+        host.step("build environment")
+        built = job.build(
+            environment, _wanted(release, wheel), look.environment, gid=gid, lock_wait=release.lock_wait
+        )
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
     name = _new_name(job, release, look.digest)
 
     def unchanged() -> bool:
@@ -460,10 +466,9 @@ def _code(release: Release, bundle: str | None) -> building.Code:
     return building.Code(None, there)
 
 
-def _unpacked_wheel(release: Release, bundle: str | None) -> str:
+def _unpacked_wheel(release: Release, bundle: str | None, folder: str) -> str:
     if bundle is None:
         raise ReleaseFailure("the environment of this wheel vanished meanwhile; run again")
-    folder = os.path.join(os.path.dirname(bundle), f"wheel-{release.name}")
     building.unpack(bundle, folder)
     return os.path.join(folder, str(release.source.wheel))
 
