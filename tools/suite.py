@@ -11,8 +11,8 @@ from tools.steps import ROOT, STATE, Runner, Step, Stop
 WORKERS = 2
 """Checks that run at once. Two fill two cores; a scenario waits for its hosts most of the time."""
 
-ALONE = ("zero_downtime",)
-"""Scenarios that run at the end, one after the other: they measure how long requests take."""
+ALONE = ("zero_downtime", "faults")
+"""Scenarios that run at the end, one after the other: they measure what becomes of requests."""
 
 DURATIONS = STATE / "durations.json"
 MOLECULE = [environment.program("molecule"), "-c", str(ROOT / ".config" / "molecule" / "config.yml")]

@@ -1,0 +1,423 @@
+"""Whatever goes wrong with a deploy under load: what served goes on serving, and the next deploy is clean.
+
+Instants of kills come from a generator of random numbers with a fixed seed. A kill that comes too early or
+too late is a kill all the same; how many did hit something is told at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from tests.faults import Operator
+from tests.faults.operator import LIMIT, PROJECT, Killer, Running
+from tests.load import Kind, Load, Target
+
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+INVENTORY = EPHEMERAL / "inventory"
+SEED = 3
+KILLS = 20
+"""Half of them on the host, half of them on the controller."""
+
+MODERATE = (
+    Kind("keep-alive", "/", clients=5, period=0.25),
+    Kind("new connection", "/", clients=2, period=0.25, fresh=True),
+    Kind("post", "/echo", clients=2, period=0.25, post=2000, echoed=True),
+    Kind("static", "/static/release.txt", clients=1, period=0.25),
+    Kind("3 s", "/slow?seconds=3", clients=3, period=3.2),
+)
+"""About 40 requests in a second."""
+ENOUGH = {"keep-alive": 10, "new connection": 4, "post": 4, "static": 2}
+
+NOTICED = 0.25
+"""Seconds that the proxy may take to notice that the process at the other end of a connection has gone."""
+
+HELD = "sh -c 'touch /srv/load/shared/held; until test -e /srv/load/shared/go; do sleep 0.05; done'"
+"""A hook that lasts until it is told to end."""
+
+figures: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module")
+def operator(platforms: dict[str, Any]) -> Iterator[Operator]:
+    """The host under load, with a release that serves."""
+    (platform,) = platforms.values()
+    authority = str(INVENTORY / ".tls" / "ca.pem")
+    target = Target("trixie", platform.address, "load.example.org", authority=authority, control=7007)
+    load = Load([target], MODERATE)
+    worker = Operator(platform.container, INVENTORY, EPHEMERAL / "app", load)
+    worker.write("first")
+    worker.deploy()
+    with load:
+        load.wait({**ENOUGH, "3 s": 3}, load.mark())
+        load.settle()
+        yield worker
+    verdict = load.verdict()
+    print(f"\nseed {SEED}\n{verdict.table()}\n{verdict.explain()}")
+    figures.update(requests=verdict.requests, failed=verdict.failed, stale=verdict.stale, slow=verdict.slow)
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    (EPHEMERAL / "faults.json").write_text(json.dumps({**figures, **verdict.as_dict()}, indent=2) + "\n")
+
+
+def unharmed(test: Callable[[Operator], None]) -> Callable[[Operator], None]:
+    """A test in which not one request may fail, and after which the host serves."""
+
+    @functools.wraps(test)
+    def wrapped(operator: Operator) -> None:
+        load, begin = operator.load, operator.load.mark()
+        test(operator)
+        load.wait(ENOUGH, load.mark())
+        verdict = load.verdict(begin)
+        assert (verdict.failed, verdict.stale) == (0, 0), verdict.explain()
+
+    return wrapped
+
+
+@unharmed
+def test_a_deploy_killed_at_any_instant(operator: Operator) -> None:
+    chance = random.Random(SEED)
+    instants = [(number + chance.random()) / KILLS for number in range(KILLS)]
+    chance.shuffle(instants)
+    operator.write("course", requirement="click>=8.0.0")
+    course = operator.deploy().seconds
+    hits, at = 0, []
+    for number, instant in enumerate(instants):
+        # Every third has another environment to build.
+        operator.write(f"kill {number}", requirement=f"click>8.0.{number}" if number % 3 == 0 else "")
+        before = operator.look()["current"]
+        if number % 2:
+            # A call begins after the first third of a play, when the playbook has been read.
+            killer = Killer(operator, instant * course * 0.7, "module" if number % 4 == 1 else "all")
+            killed = operator.run()
+            doing, victims = killer.told()
+            hits += bool(victims)
+            at.append(f"host {instant:.2f} {doing}")
+        else:
+            running = operator.start()
+            time.sleep(max(0.0, running.begin + instant * course - time.monotonic()))
+            killed = running.kill(all_of_it=number % 4 == 0)
+            hits += killed.code == -9
+            at.append(f"controller {instant:.2f}")
+        state = operator.look()
+        if killed.code == 0 or state["current"] != before:
+            assert state["static"].strip() == operator.written, killed.output
+        assert operator.wrong(state) == [], killed.output
+        course = (course + operator.deploy().seconds) / 2
+        after = operator.look()
+        assert before != after["current"]
+    figures["kills of a deploy"] = f"{KILLS}, {hits} of them hit something: {', '.join(at)}"
+
+
+@unharmed
+def test_a_roll_back_that_is_killed(operator: Operator) -> None:
+    operator.write(f"to be left {time.time_ns()}")  # a host would refuse what it has left before
+    course = operator.deploy().seconds
+    left = operator.look()["current"]
+    killer = Killer(operator, 0.1 * course, "all")
+    operator.run("rollback")
+    figures["kill of a roll back"] = killer.told()
+    assert operator.wrong(operator.look()) == []
+    running = operator.start("rollback")
+    operator.until("test -s /srv/load/.lock")
+    running.kill(all_of_it=True)
+    operator.until("flock --nonblock /srv/load/.lock true")  # what the host has been told goes on there
+    assert operator.wrong(operator.look()) == []
+    if operator.look()["current"] == left:
+        done = operator.run("rollback")
+        assert done.code == 0, done.output
+    assert operator.look()["current"] != left
+    operator.write("after the roll back")
+    operator.deploy()
+
+
+@unharmed
+def test_a_hook_that_is_killed(operator: Operator) -> None:
+    operator.write("with a hook")
+    running = hold(operator)
+    operator.shell("kill -9 $(systemctl show --property=MainPID --value 'flask-load-migrate-*.service')")
+    killed = running.wait()
+    assert killed.code != 0
+    assert "was killed by signal 9" in killed.output
+    state = operator.look()
+    assert state["static"].strip() != "with a hook"
+    assert operator.wrong(state) == []
+    operator.deploy()
+
+
+@unharmed
+def test_a_deploy_that_is_killed_while_its_hook_runs(operator: Operator) -> None:
+    operator.write("with a hook left behind")
+    running = hold(operator)
+    operator.shell("kill -9 $(sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' /srv/load/.lock)")
+    running.wait()
+    operator.deploy()
+
+
+@unharmed
+def test_a_candidate_that_is_damaged(operator: Operator) -> None:
+    operator.write("damaged candidate")
+    running = hold(operator)
+    running.kill(all_of_it=True)
+    operator.shell(
+        "touch /srv/load/shared/go\n"
+        'name=$(sed -n \'s/.*"release": "\\([^"]*\\)".*/\\1/p\' /srv/load/.staged)\n'
+        "echo 'BROKEN = \"health\"' >> /srv/load/releases/$name/src/src/loaded/version.py"
+    )
+    operator.until("flock --nonblock /srv/load/.lock true")
+    assert operator.look()["static"].strip() != "damaged candidate"
+    operator.deploy()
+
+
+@pytest.mark.parametrize("who", ["worker", "workers", "master"])
+def test_processes_of_the_app_that_are_killed(operator: Operator, who: str) -> None:
+    load = operator.load
+    moments = json.loads(operator.on_host("strike.py", who))
+    load.wait({**ENOUGH, "3 s": 3}, load.mark())
+    operator.until("systemctl is-active --quiet flask-load@$(basename $(readlink /srv/load/current)).service")
+    records = [record for record in load.records() if record.end >= moments["begin"]]
+    lost = [record for record in records if record.outcome != "ok"]
+    others = [record for record in lost if record.start > moments["end"] + NOTICED]
+    open_then = [record for record in records if record.start <= moments["begin"]]
+    figures[f"kill of {who}"] = f"{len(open_then)} requests open, {len(lost)} of all lost"
+    assert others == []
+    operator.write(f"after the kill of {who}")
+    operator.deploy()
+
+
+@unharmed
+def test_a_disk_that_is_full_while_an_environment_is_built(operator: Operator) -> None:
+    before = operator.settled()
+    operator.shell(small_disk("environments", "cp -a /srv/load/environments/. /mnt/small/"))
+    try:
+        operator.write("without room", requirement="click>=8.0.1,!=8.0.2")
+        done = operator.refused("disk is full|no room")
+        assert operator.look()["environments"] == before["environments"], done.output
+    finally:
+        operator.shell("umount --lazy /srv/load/environments /mnt/small")
+    operator.deploy()
+
+
+@unharmed
+def test_a_disk_that_is_full_while_a_release_is_written(operator: Operator) -> None:
+    live = operator.settled()["current"]
+    # What serves stays where it is: its socket cannot be copied.
+    operator.shell(
+        small_disk("releases", f"mkdir /mnt/small/{live}", f"/srv/load/releases/{live} /mnt/small/{live}")
+    )
+    big = operator.versions.directory / "big"
+    try:
+        big.write_bytes(random.Random(SEED).randbytes(6_000_000))
+        operator.write("large")
+        operator.refused("no space left|disk is full")
+        assert [name for name in operator.look()["releases"] if name.startswith(".")] == []
+    finally:
+        operator.shell("umount --recursive --lazy /srv/load/releases; umount --recursive --lazy /mnt/small")
+    operator.deploy()
+    big.unlink()
+
+
+def small_disk(what: str, fill: str, bind: str = "") -> str:
+    """A script that puts a disk with 3 MB of room in the place of a directory of the app, at one stroke."""
+    size = f"$(($(du -sk /srv/load/{what} | cut -f1) + 3000))k" if not bind else "3000k"
+    return "\n".join(
+        [
+            "mkdir -p /mnt/small",
+            f"mount -t tmpfs -o size={size} tmpfs /mnt/small",
+            f"chown --reference=/srv/load/{what} /mnt/small",
+            f"chmod --reference=/srv/load/{what} /mnt/small",
+            fill,
+            f"mount --bind {bind}" if bind else "",
+            f"mount --rbind /mnt/small /srv/load/{what}",
+        ]
+    )
+
+
+@unharmed
+def test_an_index_that_cannot_be_reached(operator: Operator) -> None:
+    operator.write("unreachable", requirement="--index-url http://127.0.0.1:9/simple/")
+    operator.refused("could not reach the package index")
+    operator.write("reachable")
+    operator.deploy()
+
+
+@unharmed
+def test_a_package_that_cannot_be_built(operator: Operator) -> None:
+    operator.shell(
+        "mkdir -p /opt/unbuildable\n"
+        "cat > /opt/unbuildable/pyproject.toml <<'end'\n"
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "unbuildable"\nversion = "1"\nend\n'
+        "echo 'raise SystemExit(\"the compiler is missing\")' > /opt/unbuildable/backend.py"
+    )
+    operator.write("unbuildable", requirement="unbuildable @ file:///opt/unbuildable")
+    operator.refused("the compiler is missing")
+    operator.write("buildable")
+    operator.deploy()
+
+
+@unharmed
+def test_a_bundle_that_arrives_cut(operator: Operator) -> None:
+    operator.write("cut")
+    operator.deploy()
+    state = operator.look()
+    # Its code is no more what it was, so it is uploaded once more.
+    operator.shell("echo >> /srv/load/current/src/src/loaded/version.py")
+    source = state["record"]["parts"]["source"]
+    bundle = PROJECT / ".ansible" / "flaskworks" / "bundles" / f"{source}.tar.gz"
+    whole = bundle.read_bytes()
+    bundle.write_bytes(whole[: len(whole) // 2])
+    done = operator.run()
+    bundle.write_bytes(whole)
+    assert done.code != 0
+    assert "cannot be unpacked" in done.output, done.output
+    assert operator.look()["current"] == state["current"]
+    operator.deploy()
+    assert operator.look()["current"] != state["current"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "echo >> src/src/loaded/version.py",
+        "rm gunicorn.conf.py",
+        "rm release.json",
+        "mv $(readlink -f venv) /srv/load/aside",
+        "rm $(readlink -f venv)/.complete",
+    ],
+    ids=["file changed", "file missing", "record missing", "environment gone", "environment half"],
+)
+def test_a_live_release_that_is_damaged(operator: Operator, damage: str) -> None:
+    @unharmed
+    def replaced(operator: Operator) -> None:
+        before = operator.look()["current"]
+        operator.shell(f"cd -P /srv/load/current; {damage}")
+        operator.deploy()
+        assert operator.look()["current"] != before
+        operator.shell("rm -rf /srv/load/aside")
+
+    replaced(operator)
+
+
+@unharmed
+def test_a_deploy_while_another_one_runs(operator: Operator) -> None:
+    operator.write("the first of two")
+    running = hold(operator)
+    operator.refused(r"locked by \S+@\S+ since", faults_lock_wait="1s")
+    operator.shell("touch /srv/load/shared/go")
+    done = running.wait()
+    assert done.code == 0, done.output
+    state = operator.look()
+    assert state["static"].strip() == "the first of two"
+    assert operator.wrong(state) == []
+    operator.deploy()
+
+
+@unharmed
+def test_two_deploys_at_once(operator: Operator) -> None:
+    operator.write("left")
+    copy = EPHEMERAL / "left"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(operator.versions.directory, copy)
+    operator.write("right")
+    both = [operator.start(faults_source=str(copy)), operator.start()]
+    ended = [running.wait() for running in both]
+    for done in ended:
+        assert done.code == 0 or re.search("another deploy came between|locked by", done.output), done.output
+    assert 0 in [done.code for done in ended], [done.output for done in ended]
+    state = operator.look()
+    assert state["static"].strip() in ("left", "right")
+    assert operator.wrong(state) == []
+    figures["two deploys at once"] = f"exit status {', '.join(str(done.code) for done in ended)}"
+    operator.deploy()
+
+
+@unharmed
+def test_a_network_that_is_cut_during_a_deploy(operator: Operator) -> None:
+    operator.write("cut off")
+    # Only the operator is cut off: what leaves the host from port 22 goes nowhere.
+    cut = "ipproto tcp sport 22 blackhole"
+    running = operator.start()
+    operator.until("test -s /srv/load/.lock")
+    operator.shell(f"ip rule add {cut}")
+    operator.until("flock --nonblock /srv/load/.lock true")
+    running.kill(all_of_it=True)
+    operator.drop_connection()
+    operator.shell(f"ip rule del {cut}")
+    assert operator.wrong(operator.look()) == []
+    operator.deploy()
+
+
+def test_the_host_is_restarted(
+    operator: Operator, platforms: dict[str, Any], outside: Callable[..., httpx.Client]
+) -> None:
+    """The last one: requests fail while a host is away, and its address may be another afterwards."""
+    operator.settled()
+    operator.load.stop()
+    operator.write("candidate of the restart")
+    hold(operator).kill(all_of_it=True)  # not even that disturbs the start
+    operator.drop_connection()
+    before = operator.look()["current"]
+    subprocess.run(["docker", "stop", "--time", "120", operator.container], check=True, capture_output=True)
+    begin = time.monotonic()
+    subprocess.run(["docker", "start", operator.container], check=True, capture_output=True)
+    (platform,) = platforms.values()
+    shown = [
+        "docker",
+        "inspect",
+        "--format",
+        "{{.NetworkSettings.Networks.bridge.IPAddress}}",
+        platform.container,
+    ]
+    address = subprocess.run(shown, check=True, capture_output=True, text=True).stdout.strip()
+    connections = INVENTORY / "connections.yml"
+    connections.write_text(re.sub(rf"\b{re.escape(platform.address)}\b", address, connections.read_text()))
+    client = outside(
+        dataclasses.replace(platform, address=address), ca=INVENTORY / ".tls" / "ca.pem", http2=False
+    )
+    while not answers(client):
+        assert time.monotonic() < begin + LIMIT
+        time.sleep(0.05)
+    figures["restart of the host, seconds to the first 200"] = round(time.monotonic() - begin, 2)
+    assert operator.look()["current"] == before
+    target = dataclasses.replace(operator.load.targets[0], address=address)
+    with Load([target], MODERATE) as load:
+        load.wait(ENOUGH, load.mark())
+        operator.until("systemctl is-active --quiet ssh.service")
+        operator.deploy()
+        operator.settled()
+        load.wait(ENOUGH, load.mark(), release="candidate of the restart")
+    verdict = load.verdict()
+    assert (verdict.failed, verdict.stale) == (0, 0), verdict.explain()
+
+
+def hold(operator: Operator) -> Running:
+    """Start a deploy and wait until it waits in its hook, with its candidate running."""
+    operator.shell("rm -f /srv/load/shared/held /srv/load/shared/go")
+    running = operator.start(faults_migrate=HELD)
+    operator.until("test -e /srv/load/shared/held")
+    return running
+
+
+def answers(client: httpx.Client) -> bool:
+    """Whether the site serves."""
+    try:
+        return client.get("https://load.example.org/").status_code == 200
+    except httpx.TransportError:
+        return False
