@@ -198,6 +198,18 @@ def test_a_repository_that_cannot_be_read(tmp_path: Path) -> None:
         read(where, tmp_path)
 
 
+def test_a_token_in_the_address_is_not_shown(tmp_path: Path) -> None:
+    where = {
+        "git": "https://me:s3cret@127.0.0.1:1/app.git",
+        "path": None,
+        "version": None,
+        "subdirectory": "",
+    }
+    with pytest.raises(SourceFailure, match=r"cannot fetch https://127\.0\.0\.1:1/app\.git on") as caught:
+        read(where, tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_wheel(tmp_path: Path) -> None:
     wheel = tmp_path / "hello-1.2-py3-none-any.whl"
     wheel.write_bytes(b"wheel")

@@ -18,12 +18,16 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import link_target
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Entry, SourceFailure
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
+    Entry,
+    SourceFailure,
+    constant,
+)
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.download import obtain, shown
 
 UNPACKED_LIMIT = 512 * 1024 * 1024  # bytes
@@ -110,7 +114,7 @@ def _tar_entries(tar: tarfile.TarFile, what: str) -> dict[str, Entry]:
                 raise SourceFailure(_too_large(what))
             file = tar.extractfile(member)
             content = file.read() if file else b""
-            found[name] = Entry(name, bool(member.mode & 0o100), read=_constant(content))
+            found[name] = Entry(name, bool(member.mode & 0o100), read=constant(content))
         else:
             raise SourceFailure(f"{what}: {name} is a device or a pipe, which a source cannot hold")
     return found
@@ -135,11 +139,7 @@ def _zip_entries(packed: zipfile.ZipFile, what: str) -> Iterator[tuple[str, Entr
         if stat.S_ISLNK(mode):
             yield name, Entry(name, target=link_target(content.decode(errors="surrogateescape")))
         else:
-            yield name, Entry(name, bool(mode & 0o100), read=_constant(content))
-
-
-def _constant(content: bytes) -> Callable[[], bytes]:
-    return lambda: content
+            yield name, Entry(name, bool(mode & 0o100), read=constant(content))
 
 
 def _name(path: str, what: str) -> str:

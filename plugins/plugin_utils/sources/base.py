@@ -43,6 +43,11 @@ class Entry:
     read: Callable[[], bytes] = field(default=lambda: b"", repr=False, compare=False)
 
 
+def constant(content: bytes) -> Callable[[], bytes]:
+    """How to read a file whose content is known already."""
+    return lambda: content
+
+
 @dataclass(frozen=True)
 class Source:
     """A digested source: what the release module needs to know, and how to pack it."""

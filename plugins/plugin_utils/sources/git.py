@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from ansible_collections.flaskworks.server.plugins.module_utils.tree import link
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
     Entry,
     SourceFailure,
+    constant,
     locked,
 )
+from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.download import is_url, shown
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git_command import run_git
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.runs import once
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.signatures import refuse_unsigned
@@ -49,9 +51,9 @@ def _commit(store: Path, url: str, version: str, keys: str, cache: Path) -> str:
             commit = _resolve(store, version)
     if commit is None:
         raise SourceFailure(
-            f"{url} has no branch, tag or commit {version!r}; correct source.version"
+            f"{_told(url)} has no branch, tag or commit {version!r}; correct source.version"
             if version
-            else f"{url} has no default branch; name one in source.version"
+            else f"{_told(url)} has no default branch; name one in source.version"
         )
     if keys:
         refuse_unsigned(store, _tag(store, version), commit, Path(keys).expanduser())
@@ -69,12 +71,17 @@ def _tag(store: Path, version: str) -> str:
     return version if known == ["tags"] else ""
 
 
+def _told(url: str) -> str:
+    """The address as messages show it: a token may stand in it."""
+    return shown(url) if is_url(url) else url
+
+
 def _fetch(store: Path, url: str) -> str:
     specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/flaskworks/default"]
     run_git(
         ["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--no-write-fetch-head", url, *specs],
         store,
-        hint=f"cannot fetch {url} on the controller; see that its user may read it",
+        hint=f"cannot fetch {_told(url)} on the controller; see that its user may read it",
     )
     return url
 
@@ -117,12 +124,8 @@ def _committed(store: Path, commit: str, subdirectory: str) -> list[Entry]:
         if mode == "120000":
             entries.append(Entry(path, target=link_target(os.fsdecode(content))))
         else:
-            entries.append(Entry(path, executable=mode == "100755", read=_constant(content)))
+            entries.append(Entry(path, executable=mode == "100755", read=constant(content)))
     return entries
-
-
-def _constant(content: bytes) -> Callable[[], bytes]:
-    return lambda: content
 
 
 def _blobs(store: Path, identifiers: Sequence[str]) -> dict[str, bytes]:
