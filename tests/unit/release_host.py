@@ -50,6 +50,7 @@ class FakeHost(Host):
         self.probed: list[bytes] = []
         self.service = "[Service]\nUser=hello\nWorkingDirectory=/srv/hello/releases/%i/src\n"
         self.hooks: dict[str, str] = {}
+        self.unit_files: set[str] = set()
 
     # -- time and steps ----------------------------------------------------------------------------
 
@@ -145,6 +146,7 @@ class FakeHost(Host):
 
     def run_unit(self, name: str, text: str) -> Ran:
         self.hooks[name] = text
+        self.unit_files.add(name)
         self.states[name] = Unit("activating", "start")
         if "ExecStart=die" in text:
             raise Killed(name)
@@ -154,8 +156,12 @@ class FakeHost(Host):
         del self.states[name]
         return Ran()
 
+    def runtime_units(self) -> list[str]:
+        return ["user.slice", *self.unit_files]
+
     def drop_unit(self, name: str) -> None:
         self.states.pop(name, None)
+        self.unit_files.discard(name)
 
     def journal(self, unit: str, since: float, lines: int) -> list[str]:
         return [f"{unit} said this"]

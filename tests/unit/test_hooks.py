@@ -203,3 +203,16 @@ def test_the_first_host_that_staged_an_app_migrates_it(host: str, first: bool) -
         },
     }
     assert action._is_first("hello", "done") is first
+
+
+def test_the_next_deploy_forgets_a_hook_that_outlived_its_deploy_and_ended(tmp_path: Path) -> None:
+    bench = bench_with(tmp_path, migrate=["die"])
+    staged = bench.stage()
+    with pytest.raises(Killed):
+        run(bench, "migrate", staged)
+    [left] = bench.host.unit_files
+    del bench.host.states[
+        left
+    ]  # it has ended by itself: the service manager has forgotten it, its file is there
+    bench.stage()
+    assert bench.host.unit_files == set()

@@ -100,8 +100,11 @@ def _said(unit: str, lines: Sequence[str]) -> list[str]:
 
 
 def reap_hooks(host: Host, release: Release, units: Mapping[str, Unit]) -> None:
-    """Stop hooks that a killed deploy left; the app's lock says that nobody waits for them."""
-    for unit in sorted(units):
+    """Stop hooks that a killed deploy left; the app's lock says that nobody waits for them.
+
+    One that has ended by itself meanwhile is no unit any more, but its file is there.
+    """
+    for unit in sorted({*units, *host.runtime_units()}):
         if is_hook(release, unit):
             host.step("reap hook")
             host.drop_unit(unit)

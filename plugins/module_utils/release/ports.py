@@ -209,6 +209,13 @@ class Host:
         refused = done.stderr.strip() if result == "success" else ""
         return Ran(result, int(values.get("ExecMainStatus") or 0), refused)
 
+    def runtime_units(self) -> list[str]:
+        """The names of the units whose files the next boot forgets, loaded or not."""
+        try:
+            return os.listdir(RUNTIME_UNITS)
+        except FileNotFoundError:
+            return []
+
     def drop_unit(self, name: str) -> None:
         """End a unit that `run_unit` has started, whatever it is doing, and forget it."""
         self._systemctl("stop", name)
