@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jinja2
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,3 +207,11 @@ def test_secret_without_a_value(inventory: Path) -> None:
             "add it to flask_secrets.hello in the vault file (ansible-vault edit)"
         )
     ]
+
+
+@pytest.mark.parametrize("given", [{}, {"deploy_release": ""}, {"deploy_release": "previous"}])
+def test_a_roll_back_without_a_name_never_deploys(given: dict[str, str]) -> None:
+    """To stage without a target is to deploy, and -e release= is soon written by a script."""
+    tasks = yaml.safe_load((ROOT / "roles/deploy/tasks/rollback.yml").read_text())
+    [stage] = [task for task in tasks[0]["block"] if task.get("register") == "__deploy_staged"]
+    assert jinja2.Template(stage["flaskworks.server.release"]["to"]).render(given) == "previous"
