@@ -13,19 +13,19 @@ from calendar import timegm
 from time import gmtime, strftime, strptime
 
 MOMENT = "%Y%m%dT%H%M%SZ"
-_MOMENT = re.compile(r"\d{8}T\d{6}Z")
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{10}")
 _STEPS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def is_id(text: str) -> bool:
-    """Whether a text is the whole name of a release."""
-    return _ID.fullmatch(text) is not None
-
-
-def is_moment(text: str) -> bool:
-    """Whether a text is the moment of a release."""
-    return _MOMENT.fullmatch(text) is not None
+    """Whether a text is the whole name of a release, with a moment that there is in a calendar."""
+    if _ID.fullmatch(text) is None:
+        return False
+    try:
+        moment(text)
+    except ValueError:
+        return False
+    return True
 
 
 def make(seconds: float, digest: str) -> str:
