@@ -30,7 +30,7 @@ MARKER = ".complete"
 UV = "/usr/local/lib/flaskworks/uv/bin/uv"
 UV_CACHE = "/var/cache/flaskworks/uv"
 BUILD_LIMIT = 1800  # seconds that one step of a build may take
-TAIL = 15  # lines of a tool's output that an error shows
+HEAD, TAIL = 5, 10  # lines of a tool's output that an error shows, from its beginning and its end
 
 _IDENTITY = (
     "import json,platform,sys,sysconfig;print(json.dumps({"
@@ -278,8 +278,7 @@ def _install(path: str, wanted: Wanted, hashes: bool, run: Run, uv: str | None, 
         except subprocess.TimeoutExpired as error:
             raise EnvironmentFailure(f"{what}: {argv[0]} had not finished after {BUILD_LIMIT} s") from error
         if done.returncode:
-            lines = [line for line in done.stdout.splitlines() if line.strip()][-TAIL:]
-            told = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
+            told = "\n".join(f"    {line}" for line in excerpt(done.stdout)) or "    (it said nothing)"
             raise EnvironmentFailure(
                 f"{what}: {builder} ended with {done.returncode}:\n{told}\n{_way_out(done.stdout)}"
             )
@@ -301,6 +300,14 @@ def _install(path: str, wanted: Wanted, hashes: bool, run: Run, uv: str | None, 
     if os.path.exists(lock_file):
         os.unlink(lock_file)  # uv's own, for changes in place, and writable for everybody
     return builder
+
+
+def excerpt(output: str) -> list[str]:
+    """The beginning and the end of a tool's output: what failed often stands above a long list of hashes."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    if len(lines) <= HEAD + TAIL:
+        return lines
+    return [*lines[:HEAD], "…", *lines[-TAIL:]]
 
 
 def _way_out(output: str) -> str:

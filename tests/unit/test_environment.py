@@ -186,6 +186,16 @@ def test_an_orphaned_tool_keeps_the_lock(tmp_path: Path) -> None:
     assert build(str(path), WANTED, "abc", run=Tool(path), lock_wait=5).changed
 
 
+def test_a_long_list_of_hashes_does_not_hide_what_failed() -> None:
+    long = ["failed: markupsafe==3.0.4", "", *(f"sha256:{number}" for number in range(100)), "the end"]
+    shown = module.excerpt("\n".join(long))
+    assert shown[0] == "failed: markupsafe==3.0.4"
+    assert shown[4:7] == ["sha256:3", "…", "sha256:91"]
+    assert shown[-1] == "the end"
+    assert len(shown) == 16
+    assert module.excerpt("one\n\ntwo\n") == ["one", "two"]
+
+
 def test_an_interpreter_that_is_not_there_is_named() -> None:
     with pytest.raises(EnvironmentFailure, match="/nowhere/python cannot be run"):
         module.identity("/nowhere/python")
