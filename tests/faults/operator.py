@@ -121,8 +121,8 @@ class Operator:
         assert done.code == 0, done.output
         state = self.look()
         assert state["static"].strip() == self.written, done.output
-        left = self.wrong(state) + strays(state, drained=False)
-        assert not left, f"{left} after: {done.output}"
+        assert not self.wrong(state), f"{self.wrong(state)} after: {done.output}"
+        self._ended(drained=False)
         return done
 
     def refused(self, *told: str, playbook: str = "deploy", **variables: Any) -> Play:
@@ -153,11 +153,16 @@ class Operator:
 
     def settled(self) -> State:
         """Wait until only what serves is left, and return what is there then."""
+        state = self._ended(drained=True)
+        assert not self.wrong(state), self.wrong(state)
+        return state
+
+    def _ended(self, *, drained: bool) -> State:
+        """Wait until there is no stray: a unit is in no state that has a name while its end begins."""
         end = time.monotonic() + LIMIT
-        while left := strays(state := self.look(), drained=True):
+        while left := strays(state := self.look(), drained=drained):
             assert time.monotonic() < end, left
             time.sleep(0.3)
-        assert not self.wrong(state), self.wrong(state)
         return state
 
     def on_host(self, script: str, *arguments: str) -> str:

@@ -57,8 +57,10 @@ def strays(state: State, *, drained: bool) -> list[str]:
         if unit in own:
             continue
         name = unit.removeprefix("flask-load-drain-").removeprefix("flask-load@").rpartition(".")[0]
-        ending = f"flask-load-drain-{name}.timer" in state["units"] or how.startswith("deactivating/")
-        ending = ending or unit.startswith("flask-load-drain-")
+        # Its socket is closed when the requests of its service are done.
+        service = state["units"].get(f"flask-load@{name}.service", "")
+        ending = any(f"flask-load-drain-{name}.{kind}" in state["units"] for kind in ("timer", "service"))
+        ending = ending or "deactivating/" in (how + service)
         if how.startswith("inactive/") or (ending and not drained):
             continue
         wrong.append(f"{unit} is {how}")

@@ -76,6 +76,14 @@ def test_a_release_that_still_drains_is_no_stray_until_it_should_have_ended() ->
     ]
 
 
+def test_a_socket_whose_service_ends_its_requests_is_no_stray() -> None:
+    units = {
+        f"flask-load@{OLD}.service": "deactivating/stop-sigterm",
+        f"flask-load@{OLD}.socket": "active/running",
+    }
+    assert strays(state(units=units), drained=False) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
