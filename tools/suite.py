@@ -14,10 +14,6 @@ WORKERS = 2
 ALONE = ("zero_downtime", "faults")
 """Scenarios that run at the end, one after the other: they measure what becomes of requests."""
 
-BY_HAND = ("faults",)
-"""Scenarios that only `make molecule` runs. faults finds that a deploy killed at some instants leaves the
-timer of a candidate which is gone behind for two hours; until that is mended it is red on a quiet machine."""
-
 DURATIONS = STATE / "durations.json"
 MOLECULE = [environment.program("molecule"), "-c", str(ROOT / ".config" / "molecule" / "config.yml")]
 
@@ -31,8 +27,7 @@ def everything() -> int:
     runner.together([test_bed, *static_checks(), *unit_checks()], WORKERS)
     if test_bed.error is None:
         demo = _step("demonstration", "pytest", "-q", "tests/demo")
-        names = [name for name in scenarios() if name not in BY_HAND]
-        shared, alone = ([name for name in names if (name in ALONE) is last] for last in (False, True))
+        shared, alone = ([name for name in scenarios() if (name in ALONE) is last] for last in (False, True))
         runner.together([*(scenario_step(name) for name in shared), demo], WORKERS)
         runner.together([scenario_step(name) for name in alone], 1)
     _remember(runner)

@@ -333,6 +333,23 @@ def test_killed_at_any_step_of_a_deploy(tmp_path: Path, number: int) -> None:
     assert not [name for name in bench.releases() if name.startswith(".")]
 
 
+@pytest.mark.parametrize("number", range(60))
+def test_the_deploy_after_a_killed_one_leaves_no_order_for_what_is_gone(tmp_path: Path, number: int) -> None:
+    bench = Bench(tmp_path)
+    bench.deploy()
+    bench.code["hello"] = "two"
+    bench.host.steps.clear()
+    bench.host.die_after = number
+    with contextlib.suppress(Killed):
+        bench.deploy()
+    bench.host.die_after = None
+    bench.code["hello"] = "three"
+    assert bench.deploy()["hello"].failure is None
+    assert set(bench.host.timers) <= {f"flask-hello-drain-{name}" for name in bench.host.running("hello")}
+    bench.host.pass_time(10)
+    assert bench.host.timers == {}
+
+
 @pytest.mark.parametrize("number", range(26))
 def test_killed_at_any_step_of_the_first_deploy(tmp_path: Path, number: int) -> None:
     bench = Bench(tmp_path)

@@ -118,6 +118,18 @@ class Deploys(RuleBasedStateMachine):
             assert seal.damage(str(self.root / "srv/hello/current")) is None
             assert not [name for name in self.bench.releases() if name.startswith(".")]
             assert len(self.bench.releases()) <= 3 + 2  # what serves and what served before stay in any case
+            self.no_order_is_left_behind()
+
+    def no_order_is_left_behind(self) -> None:
+        """What is to be stopped later runs, and does not serve; or it waits for its activation."""
+        current, running = self.bench.pointer("current"), self.bench.host.running("hello")
+        waiting = self.root / "srv/hello/.staged"
+        candidate = json.loads(waiting.read_text())["release"] if waiting.exists() else None
+        for timer in self.bench.host.timers:
+            kind, _, name = timer.removeprefix("flask-hello-").partition("-")
+            assert name != current
+            assert name in running
+            assert kind == "drain" or name == candidate
 
     @rule(number=st.integers(0, 40), anyway=st.booleans())
     def deploy_and_die(self, number: int, anyway: bool) -> None:

@@ -498,16 +498,17 @@ def tidy(
         shutil.rmtree(path, ignore_errors=True)
     reap_hooks(host, release, units)
     keep = {name for name in (current, chosen) if name}
-    waiting = places.candidate(release)
+    waiting, runs, spared = places.candidate(release), running(release, units), None
     if waiting and waiting["release"] not in keep:
         fresh = host.now() - float(waiting.get("at", 0)) < CANDIDATE_LIFE
-        if spare_candidate and fresh:
-            keep.add(waiting["release"])
+        if spare_candidate and fresh and waiting["release"] in runs:
+            spared = waiting["release"]
+            keep.add(spared)
         else:
             places.nominate(host, release, None, job.who)
     elif waiting and waiting["release"] == current:
         places.nominate(host, release, None, job.who)
-    strays = running(release, units) - keep
+    strays = runs - keep
     previous = places.pointer(release, "previous")
     for name in sorted(strays):
         if release.drain(name) + ".timer" in units:
@@ -518,13 +519,21 @@ def tidy(
             drain(host, release, name)  # connections may be open still: the switch may have been just before
         else:
             host.stop(release.units(name))
-            if release.expiry(name) + ".timer" in units:
-                host.cancel([release.expiry(name)])
         if any(state.active == "failed" for state in states):
             host.forget_failures(release.units(name))  # or it would never be pruned
+    idle = [*_orders(release.expiry(""), units, {spared}), *_orders(release.drain(""), units, strays)]
+    if idle:
+        host.step("cancel idle orders")
+        host.cancel(idle)
     if current:
         places.enable(host, release, job.places, current)
         places.disable_others(host, release, job.places, [current])
+
+
+def _orders(prefix: str, units: Mapping[str, Unit], due: Collection[str | None]) -> list[str]:
+    """The timers with such a name that would stop something else than what is due to be stopped."""
+    timers = [unit.removesuffix(".timer") for unit in units if unit.endswith(".timer")]
+    return [timer for timer in timers if timer.startswith(prefix) and timer.removeprefix(prefix) not in due]
 
 
 def running(release: Release, units: Mapping[str, Unit]) -> set[str]:
