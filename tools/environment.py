@@ -78,6 +78,19 @@ def make(log: Path) -> None:
             log,
             env=_trust(),
         )
+        # uv compiles nothing, and where PYTHONDONTWRITEBYTECODE is set nothing else does: then each run of
+        # ansible-playbook begins 0.9 s later. Ansible loads collections without bytecode in any case.
+        compiled = [
+            str(VENV / "bin" / "python"),
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "0",
+            "-x",
+            "ansible_collections",
+        ]
+        run_logged([*compiled, str(VENV / "lib")], log)
         with (VENV / "bin" / "activate").open("a") as activate:
             activate.write(_SETTINGS.format(root=ROOT))
         (VENV / ".made-from").write_text(_wanted())
