@@ -52,7 +52,7 @@ def measure_sample_app(directory: Path, parts: set[str], options: argparse.Names
             found["seconds"] = {
                 **begin,
                 "first": first,
-                **seconds.code_deploys(inventory, options.rounds, say),
+                **seconds.code_deploys(ours, inventory, options.rounds, say),
             }
         if "serving" in parts:
             tutorial = stack.enter_context(Host("tutorial", directory))

@@ -36,6 +36,8 @@ def goals(results: dict[str, Any]) -> list[Goal]:
         found += [
             Goal("bare host to the first 200 over HTTPS", part["first"]["answer"], 60, " s", 1),
             Goal("deploy of changed code, above an empty playbook", part["above"], 1.5, " s", 2),
+            Goal("roll back to a release that still runs", part["roll_back_warm"], 2, " s", 2),
+            Goal("roll back to one that has to be started", part["roll_back_cold"], 10, " s", 2),
         ]
     if "scale" in results:
         part = results["scale"]

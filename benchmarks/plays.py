@@ -47,7 +47,8 @@ def play(playbook: Path, inventory: Path, *, count: bool = False, limit: str = "
         PlayError: when the playbook fails.
     """
     # Settings of whoever calls this, such as Molecule's, are not those of a reader in a clone.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    strange = ("ANSIBLE_", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     environment |= {"ANSIBLE_HOME": str(ROOT / ".ansible"), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     # The environment's programs must be found by name, also when the reader has not activated it.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"

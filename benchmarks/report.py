@@ -98,6 +98,8 @@ def _seconds(part: dict[str, Any]) -> str:
         ("no-op `site.yml`", _s(part["no_op"])),
         ("`deploy.yml` with one changed file", _s(part["deploy"])),
         ("… above the empty playbook of the same round", _s(part["above"])),
+        ("`rollback.yml`, to a release that still runs", _s(part["roll_back_warm"])),
+        ("`rollback.yml`, to one that has to be started", _s(part["roll_back_cold"])),
     ]
     return (
         f"### Seconds\n\nThe sample app on one host, over ssh; medians of {part['rounds']} rounds.\n\n"

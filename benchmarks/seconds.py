@@ -17,10 +17,16 @@ from benchmarks.plays import ROOT, Play, PlayError, play
 
 SITE = ROOT / "site.yml"
 DEPLOY = ROOT / "playbooks" / "deploy.yml"
+ROLL_BACK = ROOT / "playbooks" / "rollback.yml"
 EMPTY = ROOT / "benchmarks" / "empty.yml"
 
 LINGER = 6.0
 """Seconds until the host is quiet after a deploy: the replaced release lingers for 4 s, then stops."""
+
+_UNTIL_ONE_RUNS = """
+running() { systemctl list-units --plain --no-legend 'flask-hello@*.service'; }
+until [ "$(running | wc -l)" = 1 ]; do sleep 0.1; done
+"""
 
 
 def first_provisioning(host: Host, inventory: Inventory) -> dict[str, Any]:
@@ -50,21 +56,36 @@ def first_provisioning(host: Host, inventory: Inventory) -> dict[str, Any]:
     return {"answer": answered[0], "play": done.seconds}
 
 
-def code_deploys(inventory: Inventory, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run in turns: an empty playbook, a site.yml that changes nothing, a deploy of one changed file."""
-    empty, no_op, deploy = [], [], []
+def code_deploys(host: Host, inventory: Inventory, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run in turns: an empty playbook, a site.yml without changes, a deploy of one changed file, roll backs.
+
+    A roll back is warm when what it goes back to still runs, and cold when that has to be started.
+    """
+    empty, no_op, deploy, warm, cold = [], [], [], [], []
     for number in range(1, rounds + 1):
         empty.append(play(EMPTY, inventory.directory).seconds)
         no_op.append(unchanged(play(SITE, inventory.directory)).seconds)
-        inventory.change_sample_app(number)
+        inventory.change_sample_app(3 * number)
         deploy.append(changed(play(DEPLOY, inventory.directory)).seconds)
-        say(f"round {number}: empty {empty[-1]:.2f} s, no-op {no_op[-1]:.2f} s, deploy {deploy[-1]:.2f} s")
-        time.sleep(LINGER)
+        warm.append(changed(play(ROLL_BACK, inventory.directory)).seconds)
+        inventory.change_sample_app(3 * number + 1)
+        changed(play(DEPLOY, inventory.directory))
+        host.execute(_UNTIL_ONE_RUNS)
+        cold.append(changed(play(ROLL_BACK, inventory.directory)).seconds)
+        say(
+            f"round {number}: empty {empty[-1]:.2f} s, no-op {no_op[-1]:.2f} s, deploy {deploy[-1]:.2f} s, "
+            f"roll back {warm[-1]:.2f} s warm, {cold[-1]:.2f} s cold"
+        )
+        inventory.change_sample_app(3 * number + 2)  # what was rolled back is not deployed again
+        changed(play(DEPLOY, inventory.directory))
+        host.execute(_UNTIL_ONE_RUNS)
     return {
         "rounds": rounds,
         "empty": statistics.median(empty),
         "no_op": statistics.median(no_op),
         "deploy": statistics.median(deploy),
+        "roll_back_warm": statistics.median(warm),
+        "roll_back_cold": statistics.median(cold),
         "above": statistics.median(after - before for after, before in zip(deploy, empty, strict=True)),
     }
 
