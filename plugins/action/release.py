@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.module_utils.release.request import HOOKS, NO_SOURCE
 from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
 from ansible_collections.flaskworks.server.plugins.plugin_utils.arrivals import Arrivals
+from ansible_collections.flaskworks.server.plugins.plugin_utils.cache import cache_directory
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Source, SourceFailure
@@ -80,7 +81,7 @@ class ActionModule(ActionBase):
     def _stage(self, releases: list[dict[str, Any]], redeploy: list[str], at_once: bool) -> dict[str, Any]:
         if not releases:
             return {"changed": False, "apps": {}, "hooks": [], "watch": []}
-        cache = _cache()
+        cache = cache_directory()
         sources, errors = {}, []
         memory: dict[str, Files] = {}
         for release in releases:
@@ -280,15 +281,6 @@ def _packed(sources: Mapping[str, Source], digests: Collection[str], cache: Path
 
 def _size(bundles: Mapping[str, Path]) -> int:
     return sum(path.stat().st_size for path in bundles.values())
-
-
-def _cache() -> Path:
-    """The collection's directory below Ansible's own, or below the user's cache directory."""
-    home = os.environ.get("ANSIBLE_HOME")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    path = base / "flaskworks"
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path
 
 
 def _deployer() -> str:

@@ -8,12 +8,16 @@ time; both give the same answer. Whatever is unusual about a task is left to Ans
 
 from __future__ import annotations
 
-import functools
+import hashlib
+import importlib.util
 import io
 import json
+import marshal
+import os
 import re
 import secrets
 import shlex
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +26,7 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
+from ansible_collections.flaskworks.server.plugins.plugin_utils.cache import cache_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "ansible_collections.flaskworks.server"
@@ -29,6 +34,8 @@ CONNECTIONS = frozenset({"ssh", "ansible.builtin.ssh", "docker", "community.dock
 BECOMES = frozenset({"sudo", "ansible.builtin.sudo"})
 NOT_BEGUN = frozenset({99, 126, 127})
 """Exit statuses before anything was done: the set-up below failed, or there is no such interpreter."""
+
+_UNCHECKED = (1).to_bytes(4, "little")  # flags of a compiled file that is not compared with its source
 
 # Loads the archive from memory: no file is written on the host, and none is imported from where it begins.
 _BEGIN = """\
@@ -70,7 +77,7 @@ def call(
         return None
     told = dict(arguments)
     action._update_module_args(name, told, task_vars)
-    packed = archive(name.rpartition(".")[2])
+    packed = archive(name.rpartition(".")[2], cache_directory())
     mark = f"flaskworks-{secrets.token_hex(8)}:"
     sent = b"".join(
         (f"{mark} {name} {len(packed)}\n".encode(), packed, json.dumps(_plain(told), default=str).encode())
@@ -131,9 +138,38 @@ def _answer(name: str, mark: str, done: Mapping[str, Any]) -> dict[str, Any] | N
     }
 
 
-@functools.cache
-def archive(name: str) -> bytes:
-    """A module and everything of this collection that it imports, as a zip archive for Python's importer."""
+def archive(name: str, cache: Path) -> bytes:
+    """A module and everything of this collection that it imports, as a zip archive for Python's importer.
+
+    It is kept in ``cache`` for as long as no file of the collection's host code changes.
+    """
+    folder = cache / "lean"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{name}-{_state()}.zip"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        packed = _pack(name)
+    for old in folder.glob(f"{name}-*.zip"):
+        old.unlink(missing_ok=True)
+    partial = folder / f".{path.name}.{os.getpid()}"
+    partial.write_bytes(packed)
+    partial.rename(path)
+    return packed
+
+
+def _state() -> str:
+    """What changes with the code that hosts are sent, and with the Python that compiles it."""
+    files = sorted(
+        [*(ROOT / "plugins" / "modules").glob("*.py"), *(ROOT / "plugins" / "module_utils").rglob("*.py")]
+    )
+    seen = [(str(file), status.st_size, status.st_mtime_ns) for file in files if (status := file.stat())]
+    return hashlib.sha256(
+        repr((sys.version, __file__, Path(__file__).stat().st_mtime_ns, seen)).encode()
+    ).hexdigest()[:20]
+
+
+def _pack(name: str) -> bytes:
     packed = io.BytesIO()
     folder = f"{PACKAGE.replace('.', '/')}/plugins"
     found = {
@@ -154,8 +190,16 @@ def archive(name: str) -> bytes:
     )
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
         for path, content in sorted(found.items()):
+            # A host with the same Python as the controller takes the compiled file, any other the source.
+            target.writestr(zipfile.ZipInfo(f"{path}c"), _compiled(path, content), zipfile.ZIP_DEFLATED)
             target.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
     return packed.getvalue()
+
+
+def _compiled(path: str, content: str) -> bytes:
+    """The text of a file as Python keeps it compiled, to be taken without a look at the text (PEP 552)."""
+    code = compile(content, path, "exec", dont_inherit=True)
+    return b"".join((importlib.util.MAGIC_NUMBER, _UNCHECKED, bytes(8), marshal.dumps(code)))
 
 
 def needed(module: str) -> frozenset[str]:

@@ -6,9 +6,11 @@ import ast
 import io
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
+from ansible_collections.flaskworks.server.plugins.plugin_utils.cache import cache_directory
 
 from tests.unit.release_host import Bench
 
@@ -240,12 +243,20 @@ def test_the_usual_connections_are_lean(transport: str, become: Any) -> None:
     assert call(Action(_connection=Connection(transport=transport, become=become)), BARE) is not None
 
 
+def send_instead(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, bytes], bytes | None]) -> None:
+    """Let the archive that is sent hold other files; None leaves one out."""
+    with zipfile.ZipFile(io.BytesIO(lean.archive("release", cache_directory()))) as packed:
+        files = {name: change(name, packed.read(name)) for name in packed.namelist()}
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as packed:
+        for name, content in files.items():
+            if content is not None:
+                packed.writestr(name, content)
+    monkeypatch.setattr(lean, "archive", lambda _name, _cache: target.getvalue())
+
+
 def test_warnings_of_a_module_are_in_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = lean.archive("release")
-    with zipfile.ZipFile(io.BytesIO(text)) as packed:
-        files = {name: packed.read(name) for name in packed.namelist()}
-    path = "ansible_collections/flaskworks/server/plugins/modules/release.py"
-    files[path] = (
+    module = (
         b"from ansible.module_utils.basic import AnsibleModule\n"
         b"def main():\n"
         b"    module = AnsibleModule({}, True)\n"
@@ -254,16 +265,50 @@ def test_warnings_of_a_module_are_in_the_answer(monkeypatch: pytest.MonkeyPatch)
         b"    module.deprecate('older', version='2.0.0')\n"
         b"    module.exit_json(changed=True)\n"
     )
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as packed:
-        for name, content in files.items():
-            packed.writestr(name, content)
-    monkeypatch.setattr(lean, "archive", lambda _name: target.getvalue())
+    send_instead(
+        monkeypatch,
+        lambda name, content: (
+            None if name.endswith(".pyc") else module if name.endswith("/modules/release.py") else content
+        ),
+    )
     assert call(Action(), {}) == {
         "changed": True,
         "warnings": ["old"],
         "deprecations": [{"msg": "older", "version": "2.0.0"}],
     }
+
+
+def test_a_host_with_the_same_python_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    send_instead(monkeypatch, lambda name, content: content if name.endswith(".pyc") else b"no Python")
+    assert call(Action(), BARE) == {"changed": False, "apps": {}, "diff": []}
+
+
+def test_a_host_with_another_python_takes_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_another_python(name: str, content: bytes) -> bytes:
+        return b"\x01\x02\r\n" + content[4:16] + b"no code" if name.endswith(".pyc") else content
+
+    send_instead(monkeypatch, of_another_python)
+    assert call(Action(), BARE) == {"changed": False, "apps": {}, "diff": []}
+
+
+def test_the_archive_is_made_once_and_anew_when_the_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "plugins", tmp_path / "plugins")
+    monkeypatch.setattr(lean, "ROOT", tmp_path)
+    first = lean.archive("release", tmp_path)
+    (kept,) = (tmp_path / "lean").iterdir()
+    assert kept.read_bytes() == first
+    kept.write_bytes(b"as it was kept")
+    assert lean.archive("release", tmp_path) == b"as it was kept"
+    with (tmp_path / "plugins/module_utils/release/gate.py").open("a") as file:
+        file.write("# changed\n")
+    second = lean.archive("release", tmp_path)
+    with zipfile.ZipFile(io.BytesIO(second)) as packed:
+        folder = "ansible_collections/flaskworks/server/plugins/module_utils/release"
+        assert packed.read(f"{folder}/gate.py").endswith(b"# changed\n")
+    (kept,) = (tmp_path / "lean").iterdir()
+    assert kept.read_bytes() == second
 
 
 def test_the_archive_holds_what_is_imported_and_no_more() -> None:
