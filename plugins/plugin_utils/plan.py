@@ -138,6 +138,9 @@ MEMORY_SHARE = 0.6
 SOURCE_KINDS = ("path", "git", "archive", "package")
 """The keys of a source of which exactly one says where the code is."""
 
+ACME_WEBROOT = "/var/lib/flask/acme"
+"""Where proofs for a certificate authority (RFC 8555, HTTP-01) are written and every proxy looks for them."""
+
 POLICY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -986,5 +989,6 @@ def _policy(host: Host, ports: Mapping[str, int]) -> dict[str, Any]:
             "other_cache": "no-cache",
         },
         "proxy_group": "flask-proxy",
+        "acme_webroot": ACME_WEBROOT,
         "default_ports": dict(ports),
     }

@@ -36,6 +36,7 @@ INPUTS = {
         },
         "static": {"hashed": "x", "hashed_cache": "immutable", "other_cache": "no-cache"},
         "proxy_group": "flask-proxy",
+        "acme_webroot": "/var/lib/flask/acme",
         "default_ports": {"http": 80, "https": 443},
     },
     "tls_certificates": [],
