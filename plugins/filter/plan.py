@@ -313,8 +313,8 @@ options:
         description:
           - Time for which browsers refuse to visit the app without TLS (Strict-Transport-Security). V(0)
             sends no such header.
-          - When not given, V(0) with a self-signed certificate and one day with another. Raise it to
-            V(17520h), two years, once all is well; it cannot be taken back.
+          - When not given, V(0) with a self-signed certificate and one day with another. Raise it in steps,
+            as C(docs/operations.md) tells, to V(17520h), two years; browsers that were told remember it.
         type: str
       headers: &headers
         description: Headers that the proxy puts on every answer, added to those of the policy. An empty
@@ -364,6 +364,14 @@ options:
             description: Port that serves the apps.
             type: int
             default: 443
+      tls_policy:
+        description:
+          - How TLS is spoken for all apps of a host, after Mozilla's guidelines 6.0.
+          - V(intermediate) suits every client of the last ten years, with TLS 1.2 and 1.3.
+          - V(modern) speaks TLS 1.3 alone.
+        type: str
+        choices: [intermediate, modern]
+        default: intermediate
   facts:
     description:
       - The host's facts, C(ansible_facts). The number of cores, the memory and the release of Debian are

@@ -174,15 +174,25 @@ At least eight hexadecimal digits, letters and figures among them, and not what 
 that is taken for one by mistake would stay in browsers for a year.
 """
 
-TLS_CIPHERS = (
-    # Mozilla's guidelines 6.0, "intermediate", without DHE.
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-)
+TLS_POLICIES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    # Mozilla's guidelines 6.0. All suites of TLS 1.3 are good, so only those of TLS 1.2 are chosen (no DHE).
+    "intermediate": {
+        "protocols": ("TLSv1.2", "TLSv1.3"),
+        "ciphers": (
+            "ECDHE-ECDSA-AES128-GCM-SHA256",
+            "ECDHE-RSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+            "ECDHE-RSA-AES256-GCM-SHA384",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+            "ECDHE-RSA-CHACHA20-POLY1305",
+        ),
+    },
+    "modern": {"protocols": ("TLSv1.3",), "ciphers": ()},
+}
+"""What `flask_defaults.tls_policy` may name."""
+
+HOST_KEYS = frozenset({"ports", "tls_policy"})
+"""Defaults that hold for a host, not for each of its apps."""
 
 # What a service cannot see (ProtectHome, PrivateTmp), what is gone after a boot, what is the system's.
 _NO_ROOT = re.compile(
@@ -259,7 +269,7 @@ def resolve(
         key: [app[key] for app in resolved]
         for key in ("accounts", "environments", "services", "releases", "certificates", "sites", "logs")
     }
-    plan["policy"] = _policy(host, ports)
+    plan["policy"] = _policy(host, ports, shared.get("tls_policy", "intermediate"))
     plan["host"] = {
         "cores": host.cores,
         "memory": host.memory,
@@ -373,7 +383,7 @@ def _describe(
 
 def _inherited(shared: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults that apply to an app: not those for another worker class or provider."""
-    inherited = {key: value for key, value in shared.items() if key != "ports"}
+    inherited = {key: value for key, value in shared.items() if key not in HOST_KEYS}
     kind = described.get("worker_class", shared.get("worker_class", "gthread"))
     for key, fitting in (("threads", "gthread"), ("connections", "gevent")):
         if kind != fitting:
@@ -970,13 +980,14 @@ def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"name": name, "value": str(value)} for name, value in headers.items() if value not in (None, "")]
 
 
-def _policy(host: Host, ports: Mapping[str, int]) -> dict[str, Any]:
+def _policy(host: Host, ports: Mapping[str, int], tls_policy: str) -> dict[str, Any]:
+    tls = TLS_POLICIES[tls_policy]
     # OpenSSL before 3.5 rejects the whole list when it names a group that it does not know.
     hybrid = ["X25519MLKEM768"] if host.debian >= 13 else []
     return {
         "tls": {
-            "protocols": ["TLSv1.2", "TLSv1.3"],
-            "ciphers": list(TLS_CIPHERS),
+            "protocols": list(tls["protocols"]),
+            "ciphers": list(tls["ciphers"]),
             "curves": [*hybrid, "X25519", "prime256v1", "secp384r1"],
             "prefer_server_ciphers": False,
             "session_cache": 10 * 1024 * 1024,

@@ -201,6 +201,34 @@ def test_hybrid_curve_only_where_openssl_knows_it() -> None:
     }
 
 
+def test_policies_of_tls() -> None:
+    def spoken(**defaults: str) -> dict[str, Any]:
+        found: dict[str, Any] = plan([HELLO], defaults, FACTS)["policy"]["tls"]
+        return found
+
+    intermediate = {
+        "protocols": ["TLSv1.2", "TLSv1.3"],
+        "ciphers": [
+            "ECDHE-ECDSA-AES128-GCM-SHA256",
+            "ECDHE-RSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+            "ECDHE-RSA-AES256-GCM-SHA384",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+            "ECDHE-RSA-CHACHA20-POLY1305",
+        ],
+        "curves": ["X25519MLKEM768", "X25519", "prime256v1", "secp384r1"],
+        "prefer_server_ciphers": False,
+        "session_cache": 10485760,
+        "session_timeout": 86400,
+        "session_tickets": False,
+    }
+    assert spoken() == spoken(tls_policy="intermediate") == intermediate
+    assert spoken(tls_policy="modern") == {**intermediate, "protocols": ["TLSv1.3"], "ciphers": []}
+    assert sentences([HELLO], {"tls_policy": "modren"}) == [
+        "flask_defaults.tls_policy: 'modren' is not known, did you mean 'modern'?"
+    ]
+
+
 def test_missing_facts_are_assumed_and_said() -> None:
     assert plan([HELLO])["host"] == {"cores": 2, "memory": 2147483648, "debian": 13, "assumed": True}
 

@@ -46,6 +46,7 @@ FULL = {
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
 SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
+DEFAULTS = {"gevent": {"ports": {"http": 8080, "https": 8443}}, "sync": {"tls_policy": "modern"}}
 SECRETS = {"SECRET_KEY": 'b"ack\\slash `x` $y', "EXTRA": "1"}
 
 
@@ -53,7 +54,7 @@ def case(app: dict[str, Any], debian: str, cmdline: str = "") -> dict[str, Any]:
     """Return the variables of one host."""
     return {
         "flask_apps": [app],
-        "flask_defaults": {"ports": {"http": 8080, "https": 8443}} if app is GEVENT else {},
+        "flask_defaults": DEFAULTS.get(app.get("worker_class", ""), {}),
         "flask_secrets": {"hello": SECRETS},
         "facts": {
             "distribution": "Debian",
@@ -466,6 +467,13 @@ def test_http2_is_spelled_as_each_release_of_debian_knows_it(rendered: Rendered)
         [["443", "ssl"], ["[::]:443", "ssl"]],
         [["443", "ssl"], ["[::]:443", "ssl"]],
     ]
+
+
+def test_a_modern_policy_leaves_no_ciphers_to_choose(rendered: Rendered) -> None:
+    policy = directives(text(rendered, "nginx/templates/policy.conf.j2", "sync-13"))
+    assert one(policy, "ssl_protocols") == ["TLSv1.3"]
+    assert every(policy, "ssl_ciphers") == []
+    assert one(policy, "ssl_ecdh_curve") == ["X25519MLKEM768:X25519:prime256v1:secp384r1"]
 
 
 @pytest.mark.parametrize("case_name", CASES)
