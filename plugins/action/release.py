@@ -20,7 +20,7 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
 from ansible_collections.flaskworks.server.plugins.plugin_utils.arrivals import Arrivals
 from ansible_collections.flaskworks.server.plugins.plugin_utils.cache import cache_directory
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
-from ansible_collections.flaskworks.server.plugins.plugin_utils.moment import run_moment
+from ansible_collections.flaskworks.server.plugins.plugin_utils.runs import run_moment
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import Source, SourceFailure
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.gathering import gather
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.trees import Files

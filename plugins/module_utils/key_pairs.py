@@ -19,13 +19,16 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import ssl
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .pending_apply import STATE_DIRECTORY, PendingApply, run_command
 
 CHAIN = "fullchain.pem"
 KEY = "privkey.pem"
@@ -344,3 +347,22 @@ def _sync(path: str) -> None:
 
 def _reason(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def pending(pairs: Iterable[Pair]) -> PendingApply:
+    """The marker that says that the system was not told of new pairs yet."""
+    places = "\n".join(sorted({pair.parent for pair in pairs}))
+    digest = hashlib.sha256(places.encode()).hexdigest()[:10]
+    return PendingApply(os.path.join(STATE_DIRECTORY, f"certificates-{digest}.pending"))
+
+
+def apply(owed: PendingApply, commands: Iterable[Sequence[str]]) -> None:
+    """Tell the system, then forget that it was owed; a failure leaves that to the next run."""
+    for command in commands:
+        code, output = run_command(command)
+        if code:
+            raise PairError(
+                f"the certificates are in place, but '{shlex.join(command)}' failed (exit code {code}); "
+                f"put that right and run again, the command is repeated:\n{output}"
+            )
+    owed.clear()

@@ -8,68 +8,63 @@ written before the change and removed after the commands succeeded, so the next 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 STATE_DIRECTORY = "/var/lib/flaskworks"
-
-
-class ApplyError(Exception):
-    """A command failed; the marker stays, so the next run repeats all of them."""
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
 class PendingApply:
-    """The marker of one kind of change (``certificates``) to one set of places."""
+    """The marker of one kind of change. That it is there is all that counts; its text is for people."""
 
-    kind: str
-    places: frozenset[str]
-    directory: str = STATE_DIRECTORY
-
-    @property
-    def marker(self) -> str:
-        digest = hashlib.sha256("\n".join(sorted(self.places)).encode()).hexdigest()
-        return os.path.join(self.directory, f"{self.kind}-{digest[:10]}.pending")
+    path: str
 
     def is_set(self) -> bool:
-        return os.path.exists(self.marker)
+        return os.path.lexists(self.path)
 
-    def set(self) -> None:
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        with open(self.marker, "w", encoding="utf-8") as file:
-            file.write(
-                f"{self.kind} changed in {', '.join(sorted(self.places))}; the system was not told yet\n"
-            )
+    def set(self, text: str) -> None:
+        directory = os.path.dirname(self.path)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
+        sync_directory(directory)
 
-    def run(self, commands: Iterable[Sequence[str]]) -> None:
-        """Run every command in its order, then forget the marker."""
-        for command in commands:
-            try:
-                answer = subprocess.run(
-                    list(command),
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                )
-                failure = (
-                    f"ended with {answer.returncode}: {(answer.stderr or answer.stdout).strip()}"
-                    if answer.returncode
-                    else ""
-                )
-            except OSError as error:
-                failure = f"could not be started: {error.strerror}"
-            if failure:
-                raise ApplyError(
-                    f"the {self.kind} are in place, but '{shlex.join(command)}' {failure}; put that right "
-                    "and run again, the command is repeated"
-                )
-        if os.path.exists(self.marker):
-            os.unlink(self.marker)
+    def clear(self) -> None:
+        if self.is_set():
+            os.unlink(self.path)
+            sync_directory(os.path.dirname(self.path))
+
+
+def sync_directory(path: str) -> None:
+    """Bring what was created, renamed or removed in a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def run_command(argv: Sequence[str]) -> tuple[int, str]:
+    """Run a checker or a reload. Returns its code and output; 127 when there is no such program."""
+    environment = {**os.environ, "PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env=environment,
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return 127, f"{argv[0]}: no such program"
+    except PermissionError:
+        return 126, f"{argv[0]}: not executable"
+    return done.returncode, done.stdout.decode("utf-8", "replace").strip()

@@ -33,7 +33,6 @@ import re
 import secrets
 import shutil
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-STATE_DIRECTORY = "/var/lib/flaskworks"
+from .pending_apply import SEARCH_PATH, STATE_DIRECTORY, PendingApply, run_command, sync_directory
 
 # Hidden and ending in "~": neither a glob such as sites-enabled/*, nor the *.conf readers of systemd,
 # nor logrotate, cron or sudo take such a name for configuration.
@@ -50,7 +49,6 @@ _LEDGER = "written.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _MODE = re.compile(r"0[0-7]{3}|[0-7]{4}")
-_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # A shorter text is a word like "on" that would hide half of a message and betray nothing.
 _TELLING = 4
@@ -254,25 +252,6 @@ def _whose(element: str) -> str:
     return f"'{element}'" if element else "a file that is written once"
 
 
-def run_command(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a checker or a reload. Returns its code and output; 127 when there is no such program."""
-    environment = {**os.environ, "PATH": _SEARCH_PATH, "LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            env=environment,
-        )
-    except (FileNotFoundError, NotADirectoryError):
-        return 127, f"{argv[0]}: no such program"
-    except PermissionError:
-        return 126, f"{argv[0]}: not executable"
-    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
-
-
 def execute(request: Request, *, check_mode: bool = False, run: Run = run_command) -> Outcome:
     """Bring the files of the request about, all or none. In check mode only say what would happen."""
     targets = expand(request.elements, request.rules)
@@ -281,10 +260,10 @@ def execute(request: Request, *, check_mode: bool = False, run: Run = run_comman
             f"{len(request.contents)} rendered texts came for {len(targets)} files; the two sides of the "
             "collection differ in version"
         )
-    marker = os.path.join(request.state_directory, f"{_fingerprint(request)}.pending")
+    marker = PendingApply(os.path.join(request.state_directory, f"{_fingerprint(request)}.pending"))
 
     plan = _compare(request, targets, check_mode)
-    pending = os.path.lexists(marker)
+    pending = marker.is_set()
     if check_mode:
         outcome = _describe(plan)
         outcome.applied = bool(request.apply and (plan.differs or plan.unmet or pending))
@@ -298,7 +277,7 @@ def execute(request: Request, *, check_mode: bool = False, run: Run = run_comman
             return _change(request, _compare(request, targets, check_mode), marker, run)
     except OSError as error:
         raise TransactionError(
-            f"{error.filename or marker}: {error.strerror}; remove the cause and run again"
+            f"{error.filename or marker.path}: {error.strerror}; remove the cause and run again"
         ) from error
 
 
@@ -586,16 +565,16 @@ def _describe(plan: _Plan) -> Outcome:
     return outcome
 
 
-def _change(request: Request, plan: _Plan, marker: str, run: Run) -> Outcome:
+def _change(request: Request, plan: _Plan, marker: PendingApply, run: Run) -> Outcome:
     _sweep(plan.litter)
     outcome = _describe(plan)
-    pending = os.path.lexists(marker)
+    pending = marker.is_set()
     steps: list[_Step] = []
     try:
         _stage(plan, steps)
         _validate_candidates(plan, lambda: _candidates_in(request.state_directory), run, lenient=False)
         if plan.differs and (request.check or request.apply) and not pending:
-            _write_marker(marker, outcome)
+            marker.set(json.dumps({"changes": outcome.changes, "removed": outcome.removed}))
         kept = plan.recorded & plan.to_record
         try:
             _write_ledger(request.state_directory, plan.recorded, kept)
@@ -607,7 +586,8 @@ def _change(request: Request, plan: _Plan, marker: str, run: Run) -> Outcome:
             with contextlib.suppress(OSError):
                 _write_ledger(request.state_directory, kept, plan.recorded)
             if not pending:
-                _sweep([marker])
+                with contextlib.suppress(OSError):
+                    marker.clear()
             raise
     finally:
         _sweep([path for step in steps for path in (step.staged, step.backup) if path and not step.swapped])
@@ -616,9 +596,7 @@ def _change(request: Request, plan: _Plan, marker: str, run: Run) -> Outcome:
     if request.apply and (plan.differs or pending or plan.unmet):
         _apply(request, plan, run)
         outcome.applied = True
-    if os.path.lexists(marker):
-        os.unlink(marker)
-        _sync_directories([marker])
+    marker.clear()
     return outcome
 
 
@@ -701,7 +679,7 @@ def _validate_candidates(
         askable = [
             write
             for write in wanted
-            if not plan.bare and shutil.which(write.target.validate[0], path=_SEARCH_PATH)
+            if not plan.bare and shutil.which(write.target.validate[0], path=SEARCH_PATH)
         ]
         skipped = [write.target.path for write in wanted if write not in askable]
     else:
@@ -741,10 +719,6 @@ def _validate_candidates(
     return skipped
 
 
-def _write_marker(marker: str, outcome: Outcome) -> None:
-    _note(marker, json.dumps({"changes": outcome.changes, "removed": outcome.removed}))
-
-
 def _write_ledger(state_directory: str, before: frozenset[str], after: frozenset[str]) -> None:
     if before != after:
         _note(os.path.join(state_directory, _LEDGER), json.dumps(sorted(after), indent=1))
@@ -781,11 +755,7 @@ def _swap(steps: Sequence[_Step]) -> None:
 
 def _sync_directories(paths: Sequence[str]) -> None:
     for directory in sorted({os.path.dirname(path) for path in paths}):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(directory)
 
 
 def _put_back(steps: Sequence[_Step]) -> None:

@@ -179,7 +179,6 @@ authority:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskworks.server.plugins.module_utils import key_pairs
-from ansible_collections.flaskworks.server.plugins.module_utils.pending_apply import ApplyError, PendingApply
 
 INTERNAL = {
     "step": {"type": "str", "choices": ["inspect", "prepare", "install"], "default": "inspect"},
@@ -210,9 +209,9 @@ def main() -> None:
         module.exit_json(
             changed=False,
             pairs={pair.name: key_pairs.inspect(pair) for pair in pairs},
-            pending=_pending(pairs).is_set(),
+            pending=key_pairs.pending(pairs).is_set(),
         )
-    except (key_pairs.PairError, ApplyError) as error:
+    except key_pairs.PairError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"certificates: {error.filename}: {error.strerror}; the task needs become")
@@ -224,19 +223,15 @@ def install(module: AnsibleModule, pairs: list[key_pairs.Pair]) -> None:
         key_pairs.Material(named[given["name"]], given["fullchain"], given["privkey"])
         for given in module.params["materials"]
     ]
-    pending = _pending(pairs)
+    pending = key_pairs.pending(pairs)
     if materials and module.params["apply"]:
-        pending.set()
+        pending.set("key pairs were changed; the system was not told yet")
     switched, previous = key_pairs.install(materials)
     key_pairs.protect(pairs)
     if pending.is_set():
-        pending.run(module.params["apply"])
+        key_pairs.apply(pending, module.params["apply"])
     removed = key_pairs.prune([named[name] for name in switched], previous)
     module.exit_json(changed=True, switched=switched, removed=removed)
-
-
-def _pending(pairs: list[key_pairs.Pair]) -> PendingApply:
-    return PendingApply("certificates", frozenset(pair.parent for pair in pairs))
 
 
 if __name__ == "__main__":

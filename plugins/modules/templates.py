@@ -227,8 +227,8 @@ import zlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flaskworks.server.plugins.module_utils.pending_apply import STATE_DIRECTORY
 from ansible_collections.flaskworks.server.plugins.module_utils.transaction import (
-    STATE_DIRECTORY,
     Expectation,
     Request,
     Rule,

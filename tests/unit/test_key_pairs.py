@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flaskworks.server.plugins.module_utils import key_pairs as kp
-from ansible_collections.flaskworks.server.plugins.module_utils.pending_apply import ApplyError, PendingApply
+from ansible_collections.flaskworks.server.plugins.module_utils.pending_apply import PendingApply
 from ansible_collections.flaskworks.server.plugins.plugin_utils import authority as ca
 
 ME = os.geteuid()
@@ -187,14 +187,15 @@ def test_a_host_without_openssl_is_told_what_is_missing(pair: kp.Pair) -> None:
 
 
 def test_commands_are_owed_until_they_succeed(tmp_path: Path) -> None:
-    owed = PendingApply("certificates", frozenset({"/etc/flask/tls"}), str(tmp_path / "state"))
+    owed = PendingApply(str(tmp_path / "state" / "certificates.pending"))
     assert not owed.is_set()
-    owed.set()
-    with pytest.raises(ApplyError, match=r"'false' ended with 1: .*the command is repeated"):
-        owed.run([["touch", str(tmp_path / "first")], ["false"]])
+    owed.set("changed")
+    with pytest.raises(kp.PairError, match=r"'false' failed \(exit code 1\).*the command is repeated"):
+        kp.apply(owed, [["touch", str(tmp_path / "first")], ["false"]])
     assert owed.is_set()
-    with pytest.raises(ApplyError, match="could not be started: No such file"):
-        owed.run([["/nowhere/command"]])
-    owed.run([["true"]])
+    with pytest.raises(kp.PairError, match="/nowhere/command: no such program"):
+        kp.apply(owed, [["/nowhere/command"]])
+    assert owed.is_set()
+    kp.apply(owed, [["true"]])
     assert not owed.is_set()
     assert (tmp_path / "first").exists()

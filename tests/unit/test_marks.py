@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flaskworks.server.plugins.module_utils.release import ids, marks
-from ansible_collections.flaskworks.server.plugins.plugin_utils import moment
+from ansible_collections.flaskworks.server.plugins.plugin_utils import runs
 
 from tests.unit.release_host import Bench
 
@@ -50,20 +50,20 @@ def test_an_age_is_told_in_its_largest_unit(seconds: float, told: str) -> None:
 
 def test_all_workers_of_a_run_get_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_780_000_000.0)
-    assert moment.run_moment(tmp_path) == "20260528T202640Z"
+    assert runs.run_moment(tmp_path) == "20260528T202640Z"
     monkeypatch.setattr(time, "time", lambda: 1_780_000_099.0)
-    assert moment.run_moment(tmp_path) == "20260528T202640Z"
+    assert runs.run_moment(tmp_path) == "20260528T202640Z"
     monkeypatch.setattr(os, "getppid", os.getpid)  # another run: its workers have another parent
-    assert moment.run_moment(tmp_path) == "20260528T202819Z"
+    assert runs.run_moment(tmp_path) == "20260528T202819Z"
 
 
 def test_the_moment_of_a_run_long_past_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moment.run_moment(tmp_path)
-    [old] = (tmp_path / "runs").iterdir()
+    runs.run_moment(tmp_path)
+    [old] = (tmp_path / "answers").iterdir()
     os.utime(old, (1, 1))
     monkeypatch.setattr(os, "getppid", os.getpid)
-    moment.run_moment(tmp_path)
-    assert len(list((tmp_path / "runs").iterdir())) == 1
+    runs.run_moment(tmp_path)
+    assert len(list((tmp_path / "answers").iterdir())) == 1
     assert not old.exists()
 
 

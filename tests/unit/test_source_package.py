@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -125,6 +126,32 @@ def test_a_version_from_an_index_is_fetched_once_for_good(tmp_path: Path, server
     assert len(server.asked) == asked
     with pytest.raises(SourceFailure, match=r"source\.package Hello\.App==1\.0 is not the file that"):
         read("Hello.App==1.0", tmp_path, index=index, checksum="sha256:" + 64 * "0")
+
+
+def test_what_nobody_asked_for_in_a_month_is_forgotten(tmp_path: Path) -> None:
+    house, store = tmp_path / "house", tmp_path / "cache/packages"
+    house.mkdir()
+    for version in ("1.0", "1.1", "1.2"):
+        (house / f"hello_app-{version}-py3-none-any.whl").write_bytes(wheel(version))
+    for version in ("1.0", "1.1"):
+        read(f"hello-app=={version}", tmp_path, index=str(house))
+    age(store)
+    new_run(tmp_path)
+    changed = wheel(code="app = 2\n")
+    (house / ONE).write_bytes(changed)
+    read("hello-app==1.0", tmp_path, index=str(house))
+    assert {path.read_bytes() for path in store.rglob("*.whl")} == {wheel(), changed}
+    assert len(list(store.glob("*/"))) == 1
+    age(store)
+    new_run(tmp_path)
+    for version in ("1.0", "1.2"):
+        read(f"hello-app=={version}", tmp_path, index=str(house))
+    assert {path.read_bytes() for path in store.rglob("*.whl")} == {changed, wheel("1.2")}
+
+
+def age(store: Path) -> None:
+    for path in (store, *store.rglob("*")):
+        os.utime(path, (1, 1))
 
 
 def test_a_named_index_is_the_only_one(

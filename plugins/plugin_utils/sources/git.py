@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils.tree import link_target
+from ansible_collections.flaskworks.server.plugins.plugin_utils.runs import once
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
     Entry,
     SourceFailure,
@@ -23,7 +24,6 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base imp
 )
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.download import is_url, shown
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.git_command import run_git
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.runs import once
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.signatures import refuse_unsigned
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")

@@ -24,6 +24,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.flaskworks.server.plugins.plugin_utils.runs import once
 from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.base import (
     SourceFailure,
     forget,
@@ -37,7 +38,6 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.download
     obtain,
     shown,
 )
-from ansible_collections.flaskworks.server.plugins.plugin_utils.sources.runs import once
 
 PIP_TIME = 600  # seconds that one command of pip may take
 TAIL = 12  # lines of pip's output that an error shows
@@ -83,7 +83,8 @@ def _from_index(key: str, package: str, index: str, cache: Path) -> str:
         known = _known(folder)
         if known and (is_url(index) or not index):
             return json.dumps(known)
-        forget(store, "*/record.json", FILE_LIFE)
+        for unused in ("*/", "*/*/"):  # a package, and what a directory of packages had before
+            forget(store, unused, FILE_LIFE)
         with tempfile.TemporaryDirectory(dir=store, prefix=".") as work:
             file = _download(package, index, Path(work), cache)
             digest = file_sha256(file)
@@ -106,7 +107,8 @@ def _known(folder: Path) -> dict[str, str] | None:
         record: dict[str, str] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         if file_sha256(Path(record["wheel"])) != record["sha256"]:
             return None
-        os.utime(folder / "record.json")
+        for used in (folder, Path(record["wheel"]).parent):
+            os.utime(used)
     except (OSError, ValueError, KeyError):
         return None
     return record
