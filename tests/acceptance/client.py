@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,70 @@ class Answer:
         return values[0]
 
 
+class _Kept(io.BufferedReader):
+    """What has arrived stays readable after one answer is over."""
+
+    def close(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+class Conversation:
+    """Several exchanges over one connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._arrived = _Kept(connection.makefile("rb", buffering=0))
+
+    def send(self, raw: bytes) -> None:
+        """Send these bytes; that the other side has hung up is for the answer to tell."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            self.connection.sendall(raw)
+
+    def answer(self, method: str = "GET") -> Answer:
+        """Read the next answer to its end. `method` only says how to read it."""
+        answer = self.head(method)
+        return Answer(answer.status, tuple(answer.getheaders()), answer.read())
+
+    def head(self, method: str = "GET") -> http.client.HTTPResponse:
+        """Read the head of the next answer; its body is still to be read."""
+        answer = http.client.HTTPResponse(cast("socket.socket", self), method=method)
+        answer.begin()
+        return answer
+
+    def makefile(self, _mode: str) -> _Kept:
+        """Give HTTPResponse what it reads from."""
+        return self._arrived
+
+    def read(self, length: int) -> bytes:
+        """Return exactly this many bytes, or fewer when the other side hangs up before."""
+        return self._arrived.read(length)
+
+    def hang_up(self) -> None:
+        """Close the connection, whatever is still to be read from it."""
+        self._arrived.raw.close()
+        self.connection.close()
+
+    def rest(self) -> bytes:
+        """Return all that comes until the other side hangs up."""
+        try:
+            return self._arrived.read()
+        except (ConnectionError, ssl.SSLError):
+            return b""
+
+
 @dataclass(frozen=True)
 class Client:
-    """Talks to one host. Every exchange has a connection of its own."""
+    """Talks to one host. Every exchange has a connection of its own, but for those of `talk`.
+
+    `proxy` is what serves there, nginx or apache, for what the two answer differently.
+    """
 
     address: str
     authority: str
+    proxy: str = ""
 
     def connect(
         self, port: int = 443, sni: str | None = "hello.example.org", alpn: Sequence[str] = ("http/1.1",)
@@ -56,15 +117,22 @@ class Client:
         sni: str | None = "hello.example.org",
     ) -> Answer:
         """Send these bytes and read one answer. `method` only says how to read it."""
-        with (
-            self.connect(port, sni)
-            if tls
-            else socket.create_connection((self.address, port), timeout=15) as connection
-        ):
-            connection.sendall(raw)
-            answer = http.client.HTTPResponse(connection, method=method)
-            answer.begin()
-            return Answer(answer.status, tuple(answer.getheaders()), answer.read())
+        with self.talk(port=port, tls=tls, sni=sni) as conversation:
+            conversation.send(raw)
+            return conversation.answer(method)
+
+    @contextlib.contextmanager
+    def talk(
+        self, *, port: int = 443, tls: bool = True, sni: str | None = "hello.example.org"
+    ) -> Iterator[Conversation]:
+        """Open a connection for more than one exchange."""
+        conversation = Conversation(
+            self.connect(port, sni) if tls else socket.create_connection((self.address, port), timeout=15)
+        )
+        try:
+            yield conversation
+        finally:
+            conversation.hang_up()
 
     def ask(
         self,

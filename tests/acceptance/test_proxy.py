@@ -10,22 +10,12 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ansible_collections.flaskworks.server.tests.acceptance.client import Answer, Client
-
-ORIGIN = "https://hello.example.org"
-SECURITY_HEADERS = {
-    "Strict-Transport-Security": "max-age=63072000",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:",
-    "Reporting-Endpoints": 'default="https://reports.example.org/"',
-}
-
-
-def seen_by_app(answer: Answer) -> dict[str, str]:
-    assert answer.status == 200
-    seen = json.loads(answer.body)["environ"]
-    assert isinstance(seen, dict)
-    return seen
+from ansible_collections.flaskworks.server.tests.acceptance.client import Client
+from ansible_collections.flaskworks.server.tests.acceptance.expected import (
+    ORIGIN,
+    SECURITY_HEADERS,
+    seen_by_app,
+)
 
 
 class TestNames:
