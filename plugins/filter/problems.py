@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.plan import plan
+from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import unusable
 
 DOCUMENTATION = r"""
@@ -20,6 +21,7 @@ short_description: Tell what is wrong with the description of the apps
 description:
   - Returns all mistakes in C(flask_apps), C(flask_defaults) and C(flask_secrets) of the given hosts, each
     once, as one sentence.
+  - So are the values of C(flask_proxy) and C(flask_ports_conflict).
   - A mistake that not all of the hosts have ends with the names of those that do.
 positional: hostvars, secrets
 options:
@@ -52,6 +54,8 @@ _value:
   elements: str
 """
 
+_CHOICES = {"flask_proxy": ("nginx", "apache"), "flask_ports_conflict": ("fail", "take_over")}
+
 
 def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = True) -> list[str]:
     """Return the mistakes in the descriptions of `hosts`, each once."""
@@ -71,11 +75,23 @@ def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
             "flask_apps: is not defined; describe the apps in the inventory, in group_vars/flask/apps.yml"
         ]
     values = (variables.get("flask_secrets") or {}) if secrets else None
+    found = _problems_of_choices(variables)
     try:
         plan(variables["flask_apps"], variables.get("flask_defaults"), None, values)
     except AnsibleFilterError as error:
-        return str(error).split("\n")
-    return _problems_of_values(values or {})
+        return found + str(error).split("\n")
+    return found + _problems_of_values(values or {})
+
+
+def _problems_of_choices(variables: Mapping[str, Any]) -> list[str]:
+    """Tell which words for a whole host are not known."""
+    found = []
+    for name, known in _CHOICES.items():
+        value = str(variables.get(name, known[0]))
+        if value not in known:
+            hint = suggestion(value, known) or f"; it is one of {', '.join(known)}"
+            found.append(f"{name}: '{value}' is not known{hint}")
+    return found
 
 
 def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]]) -> list[str]:

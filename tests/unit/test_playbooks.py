@@ -110,6 +110,24 @@ def test_three_typos_and_three_contradictions_are_told_together(inventory: Path,
     assert "UNREACHABLE" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("flask_proxy=apach", "flask_proxy: 'apach' is not known, did you mean 'apache'?"),
+        ("flask_proxy=caddy", "flask_proxy: 'caddy' is not known; it is one of nginx, apache"),
+        (
+            "flask_ports_conflict=stop",
+            "flask_ports_conflict: 'stop' is not known; it is one of fail, take_over",
+        ),
+    ],
+)
+def test_another_proxy_than_ours_is_refused_in_a_sentence(inventory: Path, given: str, told: str) -> None:
+    done = ansible("ansible-playbook", "playbooks/provision.yml", "-i", inventory, "-e", given)
+    assert done.returncode != 0
+    assert sentences(done) == [told]
+    assert "UNREACHABLE" not in done.stdout
+
+
 def test_plan_is_printed_without_hosts_and_without_the_password(inventory: Path) -> None:
     write_secrets(inventory, f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n")
     done = ansible("ansible-playbook", "flaskworks.server.plan", "-i", inventory)
@@ -207,6 +225,17 @@ def test_secret_without_a_value(inventory: Path) -> None:
             "add it to flask_secrets.hello in the vault file (ansible-vault edit)"
         )
     ]
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "apache"])
+def test_provisioning_includes_the_role_of_the_proxy(proxy: str) -> None:
+    """The ports are looked at before any role of the play."""
+    provision = yaml.safe_load((ROOT / "playbooks/provision.yml").read_text())[1]
+    (serve,) = provision["tasks"]
+    name = serve["ansible.builtin.include_role"]["name"]
+    assert jinja2.Template(name).render(flask_proxy=proxy) == f"flaskworks.server.{proxy}"
+    assert jinja2.Template(name).render() == "flaskworks.server.nginx"
+    assert provision["pre_tasks"][1]["ansible.builtin.import_tasks"] == "tasks/check_ports.yml"
 
 
 @pytest.mark.parametrize("given", [{}, {"deploy_release": ""}, {"deploy_release": "previous"}])
