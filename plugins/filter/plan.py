@@ -321,6 +321,16 @@ options:
           value takes one of the policy away.
         type: dict
         default: {}
+      error_page: &error_page
+        description:
+          - What visitors see when the app does not answer, an HTML file on the controller. It is sent with the
+            502, 503 and 504 that the proxy makes itself; the app's own errors pass as they are.
+          - It brings along all that it shows, since nothing else can be had then. A plain page when not given.
+        type: str
+      maintenance_page: &maintenance_page
+        description: The same for the time in which C(playbooks/maintenance.yml) has switched maintenance on.
+          Sent with 503 and C(Retry-After).
+        type: str
       root: &root
         description: The directory below which the app's own directory is. On a persistent disk.
         type: str
@@ -346,6 +356,8 @@ options:
       tls: *tls
       hsts: *hsts
       headers: *headers
+      error_page: *error_page
+      maintenance_page: *maintenance_page
       root: *root
       config:
         description: Plain environment variables of every app.

@@ -191,6 +191,9 @@ TLS_POLICIES: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 """What `flask_defaults.tls_policy` may name."""
 
+PAGES = "/var/lib/flask/pages"
+"""Where proxies find the pages that they send instead of an answer of the app."""
+
 HOST_KEYS = frozenset({"ports", "tls_policy"})
 """Defaults that hold for a host, not for each of its apps."""
 
@@ -421,6 +424,7 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
     _check_tls(app["tls"], where, problems)
     _check_static(app["static"], where, problems)
     _check_headers(app["headers"], where, problems)
+    _check_files(app, where, problems)
     _check_paths(app, where, problems)
     _check_hooks(app, where, problems)
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
@@ -643,6 +647,13 @@ def _check_file(source: Mapping[str, Any], key: str, where: str, problems: list[
 def _check_password(address: str | None, where: str, instead: str, problems: list[str]) -> None:
     if address is not None and re.match(r"(?i)[a-z+]+://[^/@]*:[^/@]*@", address):
         problems.append(f"{where}: carries a password; {instead}")
+
+
+def _check_files(app: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    for key in ("error_page", "maintenance_page"):
+        path = app[key]
+        if path is not None and not path.startswith(("/", "~")):
+            problems.append(_relative(f"{where}.{key}", path))
 
 
 def _relative(where: str, path: str) -> str:
@@ -965,6 +976,17 @@ def _resolve_app(
                 "privkey": f"{certificate}/privkey.pem",
             },
             "headers": _headers(app),
+            "error_page": {
+                "source": app["error_page"] or "error.html",
+                "file": f"{PAGES}/{name}.error.html",
+            },
+            "maintenance": {
+                "source": app["maintenance_page"] or "maintenance.html",
+                "file": f"{PAGES}/{name}.maintenance.html",
+                "flag": f"{PAGES}/{name}.maintenance",
+                "retry_after": 300,
+                "health": _watched(app),
+            },
         },
         "logs": {"name": name, "directory": logs, "account": name},
     }
@@ -978,6 +1000,13 @@ def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     own = {str(name).lower() for name in app["headers"]}
     headers = {**{name: value for name, value in policy.items() if name.lower() not in own}, **app["headers"]}
     return [{"name": name, "value": str(value)} for name, value in headers.items() if value not in (None, "")]
+
+
+def _watched(app: Mapping[str, Any]) -> list[str]:
+    """Return the path of the health check when it is no page of visitors, so that it may be told apart."""
+    path = app["health"]["path"].partition("?")[0]
+    special = path == "/" or path.startswith(tuple(app["static"]))
+    return [path] if re.fullmatch(r"/[A-Za-z0-9._~/-]*", path) and not special else []
 
 
 def _policy(host: Host, ports: Mapping[str, int], tls_policy: str) -> dict[str, Any]:

@@ -168,6 +168,14 @@ def test_every_path_and_limit_of_an_app() -> None:
                 {"name": "X-Frame-Options", "value": "SAMEORIGIN"},
                 {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin"},
             ],
+            "error_page": {"source": "error.html", "file": "/var/lib/flask/pages/hello.error.html"},
+            "maintenance": {
+                "source": "maintenance.html",
+                "file": "/var/lib/flask/pages/hello.maintenance.html",
+                "flag": "/var/lib/flask/pages/hello.maintenance",
+                "retry_after": 300,
+                "health": ["/healthz"],
+            },
         }
     ]
     assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
@@ -300,9 +308,43 @@ def test_headers_are_added_and_taken_away() -> None:
     ]
 
 
+def test_pages_of_an_app_and_of_all_of_them() -> None:
+    site = plan(
+        [hello(maintenance_page="/pages/hello.html")],
+        {"error_page": "/pages/error.html", "maintenance_page": "/pages/closed.html"},
+        FACTS,
+    )["sites"][0]
+    assert site["error_page"]["source"] == "/pages/error.html"
+    assert site["maintenance"]["source"] == "/pages/hello.html"
+
+
+@pytest.mark.parametrize(
+    ("health", "open_paths"),
+    [
+        ("/healthz", ["/healthz"]),
+        ({"path": "/api/health?full=1"}, ["/api/health"]),
+        ("/", []),
+        ("/?health", []),
+        ("/static/health.txt", []),
+        ("/health$x", []),
+        ("/h%65alth", []),
+    ],
+)
+def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths: list[str]) -> None:
+    app = hello(health=health, static={"/static/": "static"})
+    assert plan([app], {}, FACTS)["sites"][0]["maintenance"]["health"] == open_paths
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        (
+            {"error_page": "pages/error.html"},
+            (
+                "flask_apps.hello.error_page: 'pages/error.html' depends on the working directory; "
+                "write {{ inventory_dir }}/… or an absolute path"
+            ),
+        ),
         ({"wokers": 3}, "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?"),
         (
             {"worker_class": "gthraed"},

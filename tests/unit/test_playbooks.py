@@ -238,6 +238,37 @@ def test_provisioning_includes_the_role_of_the_proxy(proxy: str) -> None:
     assert provision["pre_tasks"][1]["ansible.builtin.import_tasks"] == "tasks/check_ports.yml"
 
 
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            ["-e", "app=helo", "-e", "state=on"],
+            "there is no app 'helo'; say it with -e app=NAME, where NAME is hello or reports",
+        ),
+        (
+            ["-e", "state=on"],
+            "which app is not said; say it with -e app=NAME, where NAME is hello or reports",
+        ),
+        (
+            ["-e", "app=hello"],
+            "what to do with the maintenance of hello is not said; say it with -e state=on or -e state=off",
+        ),
+        (
+            ["-e", "app=hello", "-e", "state=onn"],
+            "what to do with the maintenance of hello is not said; say it with -e state=on or -e state=off",
+        ),
+    ],
+)
+def test_maintenance_is_told_what_is_meant(inventory: Path, said: list[str], sentence: str) -> None:
+    (inventory / "group_vars/flask/apps.yml").write_text(
+        APPS + APPS.replace("flask_apps:\n", "").replace("hello", "reports")
+    )
+    done = ansible("ansible-playbook", "flaskworks.server.maintenance", "-i", inventory, *said)
+    assert done.returncode != 0
+    assert sentences(done) == [sentence]
+    assert "UNREACHABLE" not in done.stdout
+
+
 @pytest.mark.parametrize("given", [{}, {"deploy_release": ""}, {"deploy_release": "previous"}])
 def test_a_roll_back_without_a_name_never_deploys(given: dict[str, str]) -> None:
     """To stage without a target is to deploy, and -e release= is soon written by a script."""

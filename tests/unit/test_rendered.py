@@ -26,7 +26,9 @@ from tests.unit.release_host import Bench
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = {
-    path.relative_to(ROOT / "roles").as_posix(): path for path in ROOT.glob("roles/*/templates/*.j2")
+    path.relative_to(ROOT / "roles").as_posix(): path
+    for path in ROOT.glob("roles/*/templates/*.j2")
+    if not path.name.endswith(".html.j2")  # pages of visitors, which the tests of the proxies read
 }
 
 APP = {"name": "hello", "domains": ["hello.example.org"], "source": {"path": "/code"}, "wsgi": "hello:app"}
@@ -504,8 +506,17 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
         ["Content-Security-Policy", "default-src 'self'; img-src *", "always"],
     ]
     assert every(others, "add_header") == headers
-    assert every(app, "add_header") == [["Cache-Control", "$flask_cache"], *headers]
-    assert every(app, "set") == [["$flask_cache", ""], ["$flask_app", "hello"]]
+    assert every(app, "add_header") == [
+        ["Cache-Control", "$flask_cache"],
+        *headers,
+        ["Retry-After", "$flask_retry", "always"],
+    ]
+    assert dict(every(app, "set")) == {
+        "$flask_cache": "",
+        "$flask_app": "hello",
+        "$flask_page": "error",
+        "$flask_retry": "",
+    }
     for server in (others, app):
         assert one(server, "ssl_certificate") == ["/etc/flask/tls/hello/fullchain.pem"]
         assert one(server, "ssl_certificate_key") == ["/etc/flask/tls/hello/privkey.pem"]
@@ -524,7 +535,12 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
         ]
     # Nothing else, or the server's directives would not be inherited.
     proxied: Directive = (["proxy_pass", "http://flask-hello"], [])
-    assert blocks(app, "location", "/") == [[proxied]]
+    closed: Directive = (
+        ["if", "(-f", "/var/lib/flask/pages/hello.maintenance)"],
+        [(["set", "$flask_page", "maintenance"], []), (["return", "503"], [])],
+    )
+    assert blocks(app, "location", "/") == [[closed, proxied]]
+    assert all(blocks(app, "location", "^~", url)[0][0] == closed for url in ("/static/", "/media/"))
     assert blocks(app, "location", "@app") == [[(["set", "$flask_cache", ""], []), proxied]]
     assert ["snippets/flask-proxy.conf"] in every(app, "include")
     assert every(app, "proxy_hide_header") == [[name] for name, *_rest in headers]
@@ -536,7 +552,11 @@ def test_a_site_with_one_name_and_no_static_files(rendered: Rendered) -> None:
     plain, app = blocks(site(rendered, "sync-13"), "server")
     assert every(plain, "listen") == [["80"]]
     assert every(app, "listen") == [["443", "ssl"]]
-    assert len(blocks(app, "location")) == 1
+    assert [head for head, _block in app if head[0] == "location"] == [
+        ["location", "=", "/.flask-pages/error.html"],
+        ["location", "=", "/.flask-pages/maintenance.html"],
+        ["location", "/"],
+    ]
     assert "Strict-Transport-Security" not in [name for name, *_rest in every(app, "add_header")]
 
 
