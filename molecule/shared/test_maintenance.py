@@ -25,7 +25,7 @@ def switch(app: str, state: str, *options: str) -> tuple[list[tuple[str, int]], 
     """Run the playbook; what each host counted as changed, and all that was said, in one line."""
     done = subprocess.run(
         [
-            *("ansible-playbook", "-i", INVENTORY, "flaskworks.server.maintenance", *options),
+            *("ansible-playbook", "-i", str(INVENTORY), "flaskworks.server.maintenance", *options),
             *("-e", f"app={app}", "-e", f"state={state}"),
             *("-e", json.dumps({"flask_hosts": "all", "flask_apps": APPS})),
         ],

@@ -309,6 +309,30 @@ options:
             description: Days before the end at which a certificate that is V(self_signed) is replaced.
             type: int
             default: 30
+      client_certificates:
+        description:
+          - Has browsers and programs show a certificate of their own in the handshake (mTLS). Off when not
+            given.
+          - The app learns of the certificate in the headers C(X-Client-Verify) (C(SUCCESS) or C(NONE)) and
+            C(X-Client-Subject) (as in C(CN=alice,O=Example)). Nobody else can set them, also where this is
+            off.
+          - A certificate that was not issued by the authority, or has expired, is refused, by 403 or by the
+            end of the handshake.
+        type: dict
+        default: {}
+        suboptions:
+          authority:
+            description:
+              - The certificates of the authorities whose clients are let in, a path on the controller or the
+                PEM text.
+              - All that they have issued, also in future and through intermediates, are let in. So take an
+                authority of your own, none of those that browsers trust.
+            type: str
+            required: true
+          required:
+            description: Whether everybody else is refused, by 403. When V(false), the app decides.
+            type: bool
+            default: true
       hsts: &hsts
         description:
           - Time for which browsers refuse to visit the app without TLS (Strict-Transport-Security). V(0)
@@ -323,9 +347,10 @@ options:
         default: {}
       error_page: &error_page
         description:
-          - What visitors see when the app does not answer, an HTML file on the controller. It is sent with the
-            502, 503 and 504 that the proxy makes itself; the app's own errors pass as they are.
-          - It brings along all that it shows, since nothing else can be had then. A plain page when not given.
+          - What visitors see when the app does not answer, an HTML file on the controller. It is sent with
+            the 502, 503 and 504 that the proxy makes itself; the app's own errors pass as they are.
+          - It brings along all that it shows, since nothing else can be had then. A plain page when not
+            given.
         type: str
       maintenance_page: &maintenance_page
         description: The same for the time in which C(playbooks/maintenance.yml) has switched maintenance on.

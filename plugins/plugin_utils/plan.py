@@ -194,6 +194,9 @@ TLS_POLICIES: Mapping[str, Mapping[str, Sequence[str]]] = {
 PAGES = "/var/lib/flask/pages"
 """Where proxies find the pages that they send instead of an answer of the app."""
 
+AUTHORITIES = "/etc/flask/tls/.authorities"
+"""Where proxies find the authorities of client certificates."""
+
 HOST_KEYS = frozenset({"ports", "tls_policy"})
 """Defaults that hold for a host, not for each of its apps."""
 
@@ -649,11 +652,24 @@ def _check_password(address: str | None, where: str, instead: str, problems: lis
         problems.append(f"{where}: carries a password; {instead}")
 
 
+def _is_pem(text: str | None) -> bool:
+    return text is not None and "-----BEGIN" in text
+
+
 def _check_files(app: Mapping[str, Any], where: str, problems: list[str]) -> None:
-    for key in ("error_page", "maintenance_page"):
-        path = app[key]
+    authority = app["client_certificates"]["authority"]
+    for key, path in (
+        ("error_page", app["error_page"]),
+        ("maintenance_page", app["maintenance_page"]),
+        ("client_certificates.authority", None if _is_pem(authority) else authority),
+    ):
         if path is not None and not path.startswith(("/", "~")):
             problems.append(_relative(f"{where}.{key}", path))
+    if _is_pem(authority) and ("PRIVATE KEY" in authority or "BEGIN CERTIFICATE-----" not in authority):
+        problems.append(
+            f"{where}.client_certificates.authority: must be certificates and nothing else; "
+            "the authority's private key does not belong on a server"
+        )
 
 
 def _relative(where: str, path: str) -> str:
@@ -975,6 +991,7 @@ def _resolve_app(
                 "fullchain": f"{certificate}/fullchain.pem",
                 "privkey": f"{certificate}/privkey.pem",
             },
+            "client_certificates": _client_certificates(name, **app["client_certificates"]),
             "headers": _headers(app),
             "error_page": {
                 "source": app["error_page"] or "error.html",
@@ -1000,6 +1017,16 @@ def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     own = {str(name).lower() for name in app["headers"]}
     headers = {**{name: value for name, value in policy.items() if name.lower() not in own}, **app["headers"]}
     return [{"name": name, "value": str(value)} for name, value in headers.items() if value not in (None, "")]
+
+
+def _client_certificates(name: str, authority: str | None, required: bool) -> dict[str, str]:
+    inline = _is_pem(authority)
+    return {
+        "mode": "off" if authority is None else "required" if required else "optional",
+        "source": "" if inline else authority or "",
+        "text": authority or "" if inline else "",
+        "file": f"{AUTHORITIES}/{name}.pem",
+    }
 
 
 def _watched(app: Mapping[str, Any]) -> list[str]:

@@ -86,12 +86,14 @@ class Conversation:
 class Client:
     """Talks to one host. Every exchange has a connection of its own, but for those of `talk`.
 
-    `proxy` is what serves there, nginx or apache, for what the two answer differently.
+    `proxy` is what serves there, nginx or apache, for what the two answer differently. `certificate` is a
+    file of a key and a certificate, which the client shows when it is asked for one.
     """
 
     address: str
     authority: str
     proxy: str = ""
+    certificate: str | None = None
 
     def connect(
         self, port: int = 443, sni: str | None = "hello.example.org", alpn: Sequence[str] = ("http/1.1",)
@@ -100,6 +102,8 @@ class Client:
         context = ssl.create_default_context(cafile=self.authority)
         context.check_hostname = sni is not None
         context.set_alpn_protocols(list(alpn))
+        if self.certificate:
+            context.load_cert_chain(self.certificate)
         plain = socket.create_connection((self.address, port), timeout=15)
         try:
             return context.wrap_socket(plain, server_hostname=sni)

@@ -54,7 +54,7 @@ class TestErrorPages:
 
     def test_an_app_that_is_too_slow_gets_the_same_page(self, client: Client) -> None:
         answer = client.ask("/slow/6", method="POST", body=b"x=1")
-        assert answer.status == 504
+        assert answer.status in (502, 504)
         assert is_a_page(answer, "<h1>No answer at the moment</h1>")
 
     @pytest.mark.parametrize("status", [500, 502, 503, 504])

@@ -163,6 +163,12 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "fullchain": "/etc/flask/tls/hello/fullchain.pem",
                 "privkey": "/etc/flask/tls/hello/privkey.pem",
             },
+            "client_certificates": {
+                "mode": "off",
+                "source": "",
+                "text": "",
+                "file": "/etc/flask/tls/.authorities/hello.pem",
+            },
             "headers": [
                 {"name": "X-Content-Type-Options", "value": "nosniff"},
                 {"name": "X-Frame-Options", "value": "SAMEORIGIN"},
@@ -318,6 +324,25 @@ def test_pages_of_an_app_and_of_all_of_them() -> None:
     assert site["maintenance"]["source"] == "/pages/hello.html"
 
 
+AUTHORITY = "-----BEGIN CERTIFICATE-----\nMII=\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("described", "mode", "source", "text"),
+    [
+        ({"authority": "/ca.pem"}, "required", "/ca.pem", ""),
+        ({"authority": AUTHORITY, "required": False}, "optional", "", AUTHORITY),
+    ],
+)
+def test_certificates_of_clients(described: dict[str, Any], mode: str, source: str, text: str) -> None:
+    assert plan([hello(client_certificates=described)], {}, FACTS)["sites"][0]["client_certificates"] == {
+        "mode": mode,
+        "source": source,
+        "text": text,
+        "file": "/etc/flask/tls/.authorities/hello.pem",
+    }
+
+
 @pytest.mark.parametrize(
     ("health", "open_paths"),
     [
@@ -343,6 +368,24 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
             (
                 "flask_apps.hello.error_page: 'pages/error.html' depends on the working directory; "
                 "write {{ inventory_dir }}/… or an absolute path"
+            ),
+        ),
+        (
+            {"client_certificates": {"required": True}},
+            "flask_apps.hello.client_certificates: 'authority' is missing; it is required",
+        ),
+        (
+            {"client_certificates": {"authority": "ca.pem"}},
+            (
+                "flask_apps.hello.client_certificates.authority: 'ca.pem' depends on the working directory; "
+                "write {{ inventory_dir }}/… or an absolute path"
+            ),
+        ),
+        (
+            {"client_certificates": {"authority": AUTHORITY + "-----BEGIN PRIVATE KEY-----"}},
+            (
+                "flask_apps.hello.client_certificates.authority: must be certificates and nothing else; "
+                "the authority's private key does not belong on a server"
             ),
         ),
         ({"wokers": 3}, "flask_apps.hello: unknown key 'wokers', did you mean 'workers'?"),

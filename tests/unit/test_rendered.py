@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 TEMPLATES = {
     path.relative_to(ROOT / "roles").as_posix(): path
     for path in ROOT.glob("roles/*/templates/*.j2")
-    if not path.name.endswith(".html.j2")  # pages of visitors, which the tests of the proxies read
+    # Pages and authorities are files of the user, which the tests of the proxies see at work.
+    if not path.name.endswith((".html.j2", ".pem.j2"))
 }
 
 APP = {"name": "hello", "domains": ["hello.example.org"], "source": {"path": "/code"}, "wsgi": "hello:app"}
@@ -48,6 +49,8 @@ FULL = {
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
 SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
+MEMBERS = {**APP, "client_certificates": {"authority": "/ca.pem"}}
+GUESTS = {**APP, "client_certificates": {"authority": "/ca.pem", "required": False}}
 DEFAULTS = {"gevent": {"ports": {"http": 8080, "https": 8443}}, "sync": {"tls_policy": "modern"}}
 SECRETS = {"SECRET_KEY": 'b"ack\\slash `x` $y', "EXTRA": "1"}
 
@@ -75,6 +78,8 @@ CASES = {
     "gevent-12": case(GEVENT, "12"),
     "sync-13": case(SYNC, "13", cmdline="1"),
     "sync-12": case(SYNC, "12"),
+    "members-13": case(MEMBERS, "13"),
+    "guests-12": case(GUESTS, "12"),
 }
 
 Rendered = dict[str, dict[str, str]]
@@ -476,6 +481,28 @@ def test_a_modern_policy_leaves_no_ciphers_to_choose(rendered: Rendered) -> None
     assert one(policy, "ssl_protocols") == ["TLSv1.3"]
     assert every(policy, "ssl_ciphers") == []
     assert one(policy, "ssl_ecdh_curve") == ["X25519MLKEM768:X25519:prime256v1:secp384r1"]
+
+
+@pytest.mark.parametrize(
+    ("case_name", "verified", "told"),
+    [
+        ("members-13", [["on"]], ["$ssl_client_verify", "$ssl_client_s_dn"]),
+        ("guests-12", [["optional"]], ["$ssl_client_verify", "$ssl_client_s_dn"]),
+        ("full-13", [], ["", ""]),
+    ],
+)
+def test_only_a_handshake_says_who_the_client_is(
+    rendered: Rendered, case_name: str, verified: list[list[str]], told: list[str]
+) -> None:
+    *others, app = blocks(site(rendered, case_name), "server")
+    assert every(app, "ssl_verify_client") == verified
+    assert every(app, "ssl_client_certificate") == [
+        ["/etc/flask/tls/.authorities/hello.pem"] for _ in verified
+    ]
+    headers = every(app, "proxy_set_header")
+    assert [value for name, value in headers if name == "X-Client-Verify"] == told[:1]
+    assert [value for name, value in headers if name == "X-Client-Subject"] == told[1:]
+    assert [server for server in others if every(server, "ssl_verify_client")] == []
 
 
 @pytest.mark.parametrize("case_name", CASES)

@@ -3,7 +3,7 @@
 #   check-site SITE HTTP POLICY PROXY TOLERANT
 # SITE is a file, HTTP, POLICY and PROXY are the texts of the includes. With
 # TOLERANT = yes (--check) whatever an earlier step would have brought may be
-# missing: nginx itself, a module, or the key pair of the site.
+# missing: nginx itself, a module, or a certificate of the site.
 set -eu
 site=$1 http=$2 policy=$3 proxy=$4 tolerant=$5
 
@@ -12,7 +12,7 @@ if [ "$tolerant" = yes ]; then
     case $policy in
         *brotli_static*) [ -e /usr/share/nginx/modules-available/mod-http-brotli-static.conf ] || exit 0 ;;
     esac
-    for file in $(sed -n 's/^ *ssl_certificate\(_key\)\{0,1\} \(.*\);$/\2/p' "$site"); do
+    for file in $(sed -n 's/^ *ssl_\(client_\)\{0,1\}certificate\(_key\)\{0,1\} \(.*\);$/\3/p' "$site"); do
         [ -e "$file" ] || exit 0
     done
 fi
