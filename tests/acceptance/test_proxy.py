@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import re
 import socket
@@ -394,7 +395,7 @@ class TestAnswers:
         )
 
     def test_an_app_that_is_too_slow_is_given_up(self, client: Client) -> None:
-        assert client.ask("/slow/6").status == 504
+        assert client.ask("/slow/6").status in (502, 504)
 
     def test_large_answers_are_complete(self, client: Client) -> None:
         answer = client.ask("/bytes/5000000")
@@ -446,8 +447,18 @@ class TestRequestLimit:
     def test_a_larger_one_of_unknown_length_is_refused(self, client: Client) -> None:
         chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
         head = self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-        assert client.send(head + chunk * 5 + b"0\r\n\r\n", method="POST").status == 413
+        assert client.send(head + chunk * 5 + b"0\r\n\r\n", method="POST").status in (411, 413)
 
-    def test_contradicting_lengths_are_refused(self, client: Client) -> None:
-        head = self.HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
-        assert client.send(head + b"0\r\n\r\n", method="POST").status == 400
+    def test_contradicting_lengths_smuggle_nothing(self, client: Client) -> None:
+        """Refused, or (RFC 9112, 6.3) Transfer-Encoding counts, the app sees one length, and that was all."""
+        head = b"POST /echo HTTP/1.1\r\nHost: hello.example.org\r\n"
+        head += b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        hidden = b"GET /release HTTP/1.1\r\nHost: hello.example.org\r\n\r\n"
+        with client.connect() as connection:
+            connection.sendall(head + b"0\r\n\r\n" + hidden)
+            answer = http.client.HTTPResponse(connection, method="POST")
+            answer.begin()
+            body = answer.read()
+            assert answer.status in (400, 411) or json.loads(body)["body"] == 0
+            assert answer.will_close
+            assert connection.recv(1) == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ INPUTS = {
     "tls_certificates": "certificates",
     "nginx_sites": "sites",
     "nginx_policy": "policy",
+    "apache_sites": "sites",
+    "apache_policy": "policy",
     "deploy_releases": "releases",
 }
 
@@ -87,6 +91,35 @@ def test_a_readme_fits_on_a_screen(role: str) -> None:
 def test_the_spec_of_an_input_has_exactly_the_keys_of_the_plan(variable: str, key: str) -> None:
     role = variable.split("_", 1)[0]
     _compare(_spec(role)[variable], PLAN[key], variable)
+
+
+def test_both_proxies_take_the_same() -> None:
+    def told(role: str, variable: str) -> Any:
+        text = json.dumps(_spec(role)[f"{role}_{variable}"])
+        return json.loads(text.replace(f"{role}_", "").replace("nginx", "Apache"))
+
+    for variable in ("sites", "policy"):
+        assert told("apache", variable) == told("nginx", variable)
+
+
+@pytest.mark.parametrize(
+    ("role", "unused"),
+    # Apache opens a connection for every request: it cannot bound the life of a kept one.
+    [("nginx", set()), ("apache", {"keepalive"})],
+)
+def test_a_proxy_uses_all_that_it_takes(role: str, unused: set[str]) -> None:
+    texts = [path.read_text() for path in (ROOT / "roles" / role).glob("templates/*.j2")]
+    written = "\n".join([*texts, (ROOT / "roles" / role / "vars/main.yml").read_text()])
+    spec = _spec(role)
+    sites, policy = spec[f"{role}_sites"]["options"], spec[f"{role}_policy"]["options"]
+    assert {
+        name for name in sites if not re.search(rf"\b{role}_site\.{name}\b|attribute='{name}'", written)
+    } == unused
+    assert {name for name in policy if not re.search(rf"\b{role}_policy\.{name}\b", written)} == set()
+    for name in sites["static"]["options"]:
+        assert re.search(rf"\bstatic\.{name}\b", written), name
+    for name in policy["tls"]["options"]:
+        assert f"{role}_policy.tls.{name}" in written, name
 
 
 def _compare(option: dict[str, Any], value: Any, where: str) -> None:

@@ -12,33 +12,36 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-ROLES = ["app", "deploy", "gunicorn", "nginx", "python", "tls"]
+ROLES = ["apache", "app", "deploy", "gunicorn", "nginx", "python", "tls"]
 PLATFORMS = {
     "noble.example.org": ("Ubuntu", "24"),
     "bullseye.example.org": ("Debian", "11"),
     "duke.example.org": ("Debian", "130"),
     "rocky.example.org": ("Rocky", "9"),
 }
+POLICY = {
+    "tls": {
+        "protocols": ["TLSv1.3"],
+        "ciphers": ["ECDHE-RSA-AES128-GCM-SHA256"],
+        "curves": ["X25519"],
+        "prefer_server_ciphers": False,
+        "session_cache": 1048576,
+        "session_timeout": 300,
+        "session_tickets": False,
+    },
+    "static": {"hashed": "x", "hashed_cache": "immutable", "other_cache": "no-cache"},
+    "proxy_group": "flask-proxy",
+    "acme_webroot": "/var/lib/flask/acme",
+    "default_ports": {"http": 80, "https": 443},
+}
 INPUTS = {
     "app_accounts": [],
     "deploy_releases": [],
     "gunicorn_services": [],
     "nginx_sites": [],
-    "nginx_policy": {
-        "tls": {
-            "protocols": ["TLSv1.3"],
-            "ciphers": ["ECDHE-RSA-AES128-GCM-SHA256"],
-            "curves": ["X25519"],
-            "prefer_server_ciphers": False,
-            "session_cache": 1048576,
-            "session_timeout": 300,
-            "session_tickets": False,
-        },
-        "static": {"hashed": "x", "hashed_cache": "immutable", "other_cache": "no-cache"},
-        "proxy_group": "flask-proxy",
-        "acme_webroot": "/var/lib/flask/acme",
-        "default_ports": {"http": 80, "https": 443},
-    },
+    "nginx_policy": POLICY,
+    "apache_sites": [],
+    "apache_policy": POLICY,
     "tls_certificates": [],
     "tls_authority": "/nowhere",
 }

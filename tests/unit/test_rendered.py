@@ -101,6 +101,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
             "app_account": "{{ app_accounts | first }}",
             "gunicorn_service": "{{ gunicorn_services | first }}",
             "nginx_site": "{{ nginx_sites | first }}",
+            "apache_site": "{{ apache_sites | first }}",
         },
         "tasks": [
             {"ansible.builtin.set_fact": {"rendered": looked_up}},
@@ -143,11 +144,12 @@ def test_every_file_says_whose_it_is_and_ends_as_a_text(
     rendered: Rendered, name: str, case_name: str
 ) -> None:
     lines = text(rendered, name, case_name).split("\n")
-    assert "# Ansible managed" in lines[:3]
+    assert {"# Ansible managed", "-- Ansible managed"} & set(lines[:3])
     assert lines[-1] == ""
     assert lines[-2] != ""
     assert [line for line in lines if line != line.rstrip()] == []
-    assert re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b", "\n".join(lines).replace("accesslog = None", "")) is None
+    honest = re.sub("accesslog = None|If-None-Match", "", "\n".join(lines))
+    assert re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b", honest) is None
 
 
 # -- gunicorn --------------------------------------------------------------------------------------
@@ -373,7 +375,11 @@ def test_what_all_apps_share(rendered: Rendered) -> None:
 
     assert statements("app/templates/group.conf.j2") == ["g flask-proxy -"]
     assert statements("app/templates/state.conf.j2") == ["d /var/lib/flaskworks 0700 root root -"]
-    assert statements("nginx/templates/sysusers.conf.j2") == ["g flask-proxy -", "m www-data flask-proxy"]
+    for role in ("nginx", "apache"):
+        assert statements(f"{role}/templates/sysusers.conf.j2") == [
+            "g flask-proxy -",
+            "m www-data flask-proxy",
+        ]
 
 
 # -- nginx -----------------------------------------------------------------------------------------
@@ -679,3 +685,148 @@ def test_script_that_checks_nginx(rendered: Rendered, case_name: str, ports: str
     assert (done.returncode, done.stderr) == (0, "")
     (asked,) = re.findall(r"^ *ss (.*) \|$", script, re.MULTILINE)
     assert shlex.split(asked) == ["-Hltnp", ports]
+
+
+# -- Apache ----------------------------------------------------------------------------------------
+
+
+def apache(configuration: str) -> list[tuple[str, list[str]]]:
+    """Read a configuration of Apache into lines of words, each with the sections around it."""
+    around: list[str] = []
+    found: list[tuple[str, list[str]]] = []
+    for line in configuration.replace("\\\n", " ").splitlines():
+        words = [
+            next(filter(None, match), "")
+            for match in re.findall(r'"((?:\\.|[^"\\])*)"|\'([^\']*)\'|(\S+)', line.strip())
+        ]
+        if not words or line.strip().startswith("#"):
+            continue
+        if words[0].startswith("</"):
+            assert around.pop().split()[0] == words[0][2:-1]
+        elif words[0].startswith("<"):
+            around.append(line.strip()[1:-1])
+        else:
+            found.append(("/".join(around), words))
+    assert around == []
+    return found
+
+
+def lines_of(rendered: Rendered, template: str, case_name: str, section: str = "") -> list[list[str]]:
+    read = apache(text(rendered, f"apache/templates/{template}.conf.j2", case_name))
+    return [words for around, words in read if around == section]
+
+
+@pytest.mark.parametrize("case_name", CASES)
+@pytest.mark.parametrize("name", ["ports", "shared", "policy", "tls", "proxy", "site"])
+def test_apache_sections_are_closed(rendered: Rendered, name: str, case_name: str) -> None:
+    assert apache(text(rendered, f"apache/templates/{name}.conf.j2", case_name))
+
+
+@pytest.mark.parametrize(
+    ("case_name", "ports"),
+    [
+        ("full-13", [["Listen", "80", "http"], ["Listen", "443", "https"]]),
+        ("gevent-12", [["Listen", "8080", "http"], ["Listen", "8443", "https"]]),
+        ("sync-13", [["Listen", "0.0.0.0:80", "http"], ["Listen", "0.0.0.0:443", "https"]]),
+    ],
+)
+def test_ports_of_apache(rendered: Rendered, case_name: str, ports: list[list[str]]) -> None:
+    assert lines_of(rendered, "ports", case_name) == ports
+
+
+def test_apache_sites_with_other_names(rendered: Rendered) -> None:
+    read = apache(text(rendered, "apache/templates/site.conf.j2", "full-13"))
+    names = [words[1:] for _around, words in read if words[0] in ("ServerName", "ServerAlias")]
+    assert names == [
+        ["hello.example.org"],
+        ["hello.example.org", "www.hello.example.org"],
+        ["www.hello.example.org"],
+        ["www.hello.example.org"],
+        ["hello.example.org"],
+    ]
+    assert [words for _around, words in read if words[0] == "ProxyPass"] == [
+        [
+            "ProxyPass",
+            "/",
+            "unix:/srv/hello/current/gunicorn.sock|http://flask-hello/",
+            "nocanon",
+            "retry=0",
+            "disablereuse=on",
+            "connectiontimeout=5",
+            "timeout=90",
+            "upgrade=websocket",
+        ]
+    ]
+    assert [words[1] for _around, words in read if words[0] == "LimitRequestBody"] == ["1048576"]
+    headers = [words[3:] for around, words in read if words[:3] == ["Header", "always", "set"]]
+    assert headers == 2 * [
+        ["X-Content-Type-Options", "nosniff"],
+        ["Referrer-Policy", "strict-origin-when-cross-origin"],
+        ["Strict-Transport-Security", "max-age=3600"],
+        ["Content-Security-Policy", "default-src 'self'; img-src *"],
+    ]
+
+
+def test_the_jumps_over_a_directory_skip_all_its_rules(rendered: Rendered) -> None:
+    """What is no file in the release is looked for in the one before, and then goes to the app."""
+    read = apache(text(rendered, "apache/templates/site.conf.j2", "full-13"))
+    rules = [words for _around, words in read if words[0] == "RewriteRule"]
+    jumps = [number for number, words in enumerate(rules) if words[-1] == "[S=5]"]
+    assert len(jumps) == 4
+    for jump in jumps:
+        assert rules[jump + 5][2].endswith("/static%{REQUEST_URI}")
+        assert rules[jump + 5][3] == "[E=flask_static:1,END]"
+
+
+def test_apache_speaks_tls_as_the_plan_says(rendered: Rendered) -> None:
+    for debian, groups in (
+        ("12", "X25519:prime256v1:secp384r1"),
+        ("13", "X25519MLKEM768:X25519:prime256v1:secp384r1"),
+    ):
+        lines = lines_of(rendered, "tls", f"full-{debian}")
+        assert ["SSLProtocol", "-all", "+TLSv1.2", "+TLSv1.3"] in lines
+        assert ["SSLOpenSSLConfCmd", "Groups", groups] in lines
+        assert ["SSLSessionTickets", "off"] in lines
+        assert ["Protocols", "h2", "http/1.1"] in lines
+
+
+def test_each_line_of_the_access_log_of_apache_is_an_object(rendered: Rendered) -> None:
+    (define,) = [words for words in lines_of(rendered, "shared", "full-13") if words[0] == "Define"]
+    (form,) = [words for words in lines_of(rendered, "site", "full-13") if words[0] == "LogFormat"]
+    line = form[1].replace("${FLASK_LOG}", define[2])
+    line = re.sub(r"%(\{[^}]*\}|>)?[a-zA-Z]", "0", line)
+    shared = directives(text(rendered, "nginx/templates/http.conf.j2", "full-13"))
+    nginx = re.sub(r"\$\w+", "0", "".join(one(shared, "log_format")[2:]))
+    assert json.loads(line).keys() == json.loads(nginx).keys()
+    assert form[2] == "flask-hello"
+
+
+def test_nothing_that_a_client_says_of_itself_passes_apache(rendered: Rendered) -> None:
+    lines = [words[1:] for words in lines_of(rendered, "proxy", "full-13") if words[0] == "RequestHeader"]
+    assert dict(words[1:] for words in lines if words[0] == "set") == {
+        "X-Forwarded-For": "expr=%{REMOTE_ADDR}",
+        "X-Forwarded-Proto": "expr=%{REQUEST_SCHEME}",
+        "X-Real-IP": "expr=%{REMOTE_ADDR}",
+        "X-Request-ID": "%{UNIQUE_ID}e",
+    }
+    assert {words[1] for words in lines if words[0] == "unset"} == {
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Server",
+        "X-Forwarded-Protocol",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Scheme",
+        "Forwarded",
+        "Proxy",
+    }
+
+
+def test_apache_is_started_again_after_a_crash(rendered: Rendered) -> None:
+    assert sections(text(rendered, "apache/templates/service.conf.j2", "full-13")) == {
+        "Unit": {"StartLimitIntervalSec": "60", "StartLimitBurst": "5"},
+        "Service": {
+            "Restart": "on-abnormal",
+            "RestartSec": "1",
+            "UMask": "0027",
+            "Environment": "TMPDIR=/var/tmp",
+        },
+    }

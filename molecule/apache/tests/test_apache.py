@@ -1,0 +1,1 @@
+"""What Apache does beyond the behaviour that all proxies share."""
