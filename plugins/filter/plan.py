@@ -171,6 +171,9 @@ options:
         description:
           - Directories of the source that the proxy serves itself, by the URL below which it does, as in
             C(/static/). What is no file there, nor in the release before, is answered by the app.
+          - A value that begins with a slash is a directory of the host instead, whose files the proxy's
+            account C(www-data) must be able to read. No release has it. Symbolic links in it are followed
+            only to what belongs to the owner of the link.
           - Browsers keep a file for a year when its name carries a hash of its content, as in
             C(app.3f2a91bc.js), and ask again for all others.
           - A URL begins and ends with a slash.

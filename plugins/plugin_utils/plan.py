@@ -206,6 +206,8 @@ _NO_ROOT = re.compile(
     r"/(home|root|run|tmp|var/tmp|var/run|usr|etc|boot|dev|proc|sys)/"
 )
 _NO_INTERPRETER = re.compile(r"/(home|root|run|tmp|var/tmp)/")
+# What no visitor may read, by mistake or at all.
+_NO_FILES = re.compile(r"/(home|tmp|var|usr|srv)$|/(root|etc|boot|dev|proc|sys|run|var/log|var/run)(/|$)")
 
 _SIZE = re.compile(r"(\d{1,15})([kmg]?)")
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
@@ -509,7 +511,18 @@ def _check_static(static: Mapping[Any, Any], where: str, problems: list[str]) ->
                 f"{where}.static: '{url}' must begin and end with a slash and name "
                 "at least one directory, as in /static/"
             )
-        if not isinstance(path, str) or not _inside(path) or path.strip("./") == "":
+        if isinstance(path, str) and path.startswith("/"):
+            directory = path.rstrip("/")
+            if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", directory) or posixpath.normpath(path) != directory:
+                problems.append(
+                    f"{where}.static: '{path}' must be an absolute path of letters, digits and . _ + -"
+                )
+            elif _NO_FILES.match(directory):
+                problems.append(
+                    f"{where}.static: '{path}' holds what visitors must not read; give the files a directory "
+                    "of their own, as in /srv/files"
+                )
+        elif not isinstance(path, str) or not _inside(path) or path.strip("./") == "":
             problems.append(
                 f"{where}.static: '{path}' must be a path inside the source, as in src/hello/static"
             )
@@ -883,6 +896,7 @@ def _resolve_app(
     canonical, *redirects = app["domains"]
     origin = f"https://{canonical}" + ("" if ports["https"] == 443 else f":{ports['https']}")
     certificate = f"/etc/flask/tls/{name}"
+    static = {url: path for url, path in app["static"].items() if not path.startswith("/")}
 
     # One consistent set: the proxy gives up after `timeout`; a release that is taken out of service has 5 s
     # more than the longest request, and systemd kills it only 5 s after that.
@@ -949,7 +963,7 @@ def _resolve_app(
                 "subdirectory": (app["source"]["subdirectory"] or "").rstrip("/"),
             },
             "wsgi": app["wsgi"],
-            "static": [{"url": url, "path": path.rstrip("/")} for url, path in app["static"].items()],
+            "static": [{"url": url, "path": path.rstrip("/")} for url, path in static.items()],
             "health": app["health"],
             "origin": origin,
             "keep_releases": app["keep_releases"],
@@ -982,7 +996,12 @@ def _resolve_app(
             "socket": f"{home}/current/gunicorn.sock",
             "static": [
                 {"url": url, "root": f"{home}/current/static", "previous": f"{home}/previous/static"}
-                for url in app["static"]
+                for url in static
+            ],
+            "directories": [
+                {"url": url, "path": path.rstrip("/")}
+                for url, path in app["static"].items()
+                if path.startswith("/")
             ],
             "request_limit": app["request_limit"],
             "timeout": timeout,

@@ -46,7 +46,7 @@ PLAN = plan(
             "source": {"path": "/code/hello"},
             "wsgi": "hello:create_app()",
             "health": "/healthz",
-            "static": {"/static/": "static"},
+            "static": {"/static/": "static", "/media/": "/srv/media"},
             "config": {"A": "b"},
         }
     ]

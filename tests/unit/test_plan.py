@@ -156,6 +156,7 @@ def test_every_path_and_limit_of_an_app() -> None:
                     "previous": "/srv/hello/previous/static",
                 }
             ],
+            "directories": [],
             "request_limit": 10485760,
             "timeout": 30,
             "keepalive": {"connections": 32, "time": 2, "timeout": 1},
@@ -186,6 +187,13 @@ def test_every_path_and_limit_of_an_app() -> None:
     ]
     assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
     assert resolved["host"] == {"cores": 4, "memory": 8589934592, "debian": 13, "assumed": False}
+
+
+def test_static_files_of_the_host_are_in_no_release() -> None:
+    resolved = plan([hello(static={"/static/": "static", "/media/": "/srv/media/"})], {}, FACTS)
+    assert resolved["releases"][0]["static"] == [{"url": "/static/", "path": "static"}]
+    assert [static["url"] for static in resolved["sites"][0]["static"]] == ["/static/"]
+    assert resolved["sites"][0]["directories"] == [{"url": "/media/", "path": "/srv/media"}]
 
 
 def test_values_of_secrets_never_enter_the_plan() -> None:
@@ -471,6 +479,17 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         (
             {"static": {"/static/": "../x"}},
             "flask_apps.hello.static: '../x' must be a path inside the source, as in src/hello/static",
+        ),
+        (
+            {"static": {"/media/": "/srv/../x"}},
+            ("flask_apps.hello.static: '/srv/../x' must be an absolute path of letters, digits and . _ + -"),
+        ),
+        (
+            {"static": {"/media/": "/etc/"}},
+            (
+                "flask_apps.hello.static: '/etc/' holds what visitors must not read; "
+                "give the files a directory of their own, as in /srv/files"
+            ),
         ),
         (
             {"request_limit": "10 megs"},

@@ -37,7 +37,7 @@ FULL = {
     **APP,
     "domains": ["hello.example.org", "www.hello.example.org"],
     "wsgi": 'hello:create_app("50%", debug=False)',
-    "static": {"/static/": "src/hello/static", "/media/": "media"},
+    "static": {"/static/": "src/hello/static", "/media/": "media", "/files/": "/srv/files/"},
     "config": {"GREETING": 'say "hi" to $USER, it\'s 100%', "zone": " two  words ", "LIMIT": 5},
     "headers": {"Content-Security-Policy": "default-src 'self'; img-src *", "X-Frame-Options": ""},
     "request_limit": "1m",
@@ -566,6 +566,10 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
             (["root", "/srv/hello/previous/static"], []),
             (["try_files", "$uri", "@app"], []),
         ]
+    (files,) = blocks(app, "location", "^~", "/files/")
+    assert one(files, "alias") == ["/srv/files/"]
+    assert one(files, "try_files") == ["$uri", "@app"]
+    assert one(files, "disable_symlinks") == ["if_not_owner", "from=/srv/files"]
     # Nothing else, or the server's directives would not be inherited.
     proxied: Directive = (["proxy_pass", "http://flask-hello"], [])
     closed: Directive = (
