@@ -359,6 +359,25 @@ options:
         description: The same for the time in which C(playbooks/maintenance.yml) has switched maintenance on.
           Sent with 503 and C(Retry-After).
         type: str
+      allow: &allow
+        description:
+          - Networks whose clients are served, as in V(192.0.2.0/24) or V(2001:db8::/32). All others are
+            answered with 403, for files as for the app. What redirects to the canonical name redirects
+            everybody.
+          - When not given, everybody is served. To serve everybody where the defaults do not, name both
+            V(0.0.0.0/0) and V(::/0).
+        type: list
+        elements: str
+      trusted_proxies: &trusted_proxies
+        description:
+          - Networks of the proxies in front of this one, such as a load balancer or a CDN. From these only,
+            the client's address is taken from C(X-Forwarded-For), the last one there that is none of theirs.
+          - That address is the client's in O(_input[].allow), in the limit of requests, in the logs, and the
+            only one that the app gets. They must come to the port of HTTPS and keep the name that the client
+            asked for.
+        type: list
+        elements: str
+        default: []
       root: &root
         description: The directory below which the app's own directory is. On a persistent disk.
         type: str
@@ -386,6 +405,8 @@ options:
       headers: *headers
       error_page: *error_page
       maintenance_page: *maintenance_page
+      allow: *allow
+      trusted_proxies: *trusted_proxies
       root: *root
       config:
         description: Plain environment variables of every app.

@@ -8,6 +8,7 @@ that the roles take. Sizes are bytes and times are seconds.
 
 from __future__ import annotations
 
+import ipaddress
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -430,6 +431,7 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
     _check_static(app["static"], where, problems)
     _check_headers(app["headers"], where, problems)
     _check_files(app, where, problems)
+    _check_networks(app, where, problems)
     _check_paths(app, where, problems)
     _check_hooks(app, where, problems)
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
@@ -541,6 +543,40 @@ def _check_headers(headers: Mapping[Any, Any], where: str, problems: list[str]) 
                 f"{where}.headers.{name}: must be ASCII text without quotes, "
                 "backslashes, dollar signs and line breaks"
             )
+
+
+def _check_networks(app: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    if app["allow"] == []:
+        problems.append(
+            f"{where}.allow: is empty; leave it away, or name 0.0.0.0/0 and ::/0, to serve everybody"
+        )
+    for key in ("allow", "trusted_proxies"):
+        for text in app[key] or []:
+            network = _network(text)
+            if network is None:
+                problems.append(
+                    f"{where}.{key}: '{text}' is not a network; write one like 192.0.2.0/24 or 2001:db8::/32"
+                )
+            elif str(network.network_address) != str(ipaddress.ip_interface(text).ip):
+                problems.append(f"{where}.{key}: '{text}' is an address within a network; write {network}")
+            elif key == "trusted_proxies" and network.prefixlen == 0:
+                problems.append(
+                    f"{where}.{key}: '{text}' trusts everybody, who could then claim any address; "
+                    "name the networks of the proxies"
+                )
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Return the network or single address that `text` is, or None."""
+    try:
+        # Python would take the name of an interface, too, in which anything can stand.
+        return None if "%" in text else ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _networks(texts: list[str] | None) -> list[str]:
+    return [str(_network(text)) for text in texts or []]
 
 
 def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
@@ -1023,6 +1059,8 @@ def _resolve_app(
                 "retry_after": 300,
                 "health": _watched(app),
             },
+            "allow": _networks(app["allow"]),
+            "trusted_proxies": _networks(app["trusted_proxies"]),
         },
         "logs": {"name": name, "directory": logs, "account": name},
     }

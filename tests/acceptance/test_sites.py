@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import pytest
-from ansible_collections.flaskworks.server.tests.acceptance.client import Client
+from ansible_collections.flaskworks.server.tests.acceptance.client import Answer, Client
+
+Header = tuple[str, str]
+
+SECURITY_HEADERS = {
+    "Strict-Transport-Security": "max-age=63072000",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:",
+}
+
+
+def ask(
+    client: Client, site: str, target: str, *headers: Header, method: str = "GET", body: bytes = b""
+) -> Answer:
+    host = f"{site}.example.org"
+    return client.ask(target, host=host, sni=host, headers=headers, method=method, body=body)
+
+
+def seen_by_app(answer: Answer) -> dict[str, str]:
+    assert answer.status == 200
+    seen = json.loads(answer.body)["environ"]
+    assert isinstance(seen, dict)
+    return seen
+
+
+def headers_of_the_policy(answer: Answer) -> bool:
+    return {name: answer.all(name) for name in SECURITY_HEADERS} == {
+        name: [value] for name, value in SECURITY_HEADERS.items()
+    }
 
 
 class TestDirectoriesOfTheHost:
@@ -50,3 +81,92 @@ class TestDirectoriesOfTheHost:
         answer = client.ask(path)
         assert (answer.status, answer.body) == (404, b"nothing here\n")
         assert answer.all("Cache-Control") == []
+
+
+class TestClientsBehindAnotherProxy:
+    """Who runs these tests is the trusted proxy of "office" and an unknown client of "hello"."""
+
+    @pytest.mark.parametrize(
+        ("claims", "address"),
+        [
+            (["192.0.2.7"], "192.0.2.7"),
+            (["198.51.100.9, 192.0.2.7"], "192.0.2.7"),
+            (["198.51.100.9,192.0.2.7, 10.1.2.3"], "192.0.2.7"),
+            (["198.51.100.9", "192.0.2.7"], "192.0.2.7"),
+            (["2001:db8:1::7"], "2001:db8:1::7"),
+        ],
+    )
+    def test_the_app_learns_the_one_address_that_the_trusted_ones_vouch_for(
+        self, client: Client, claims: Sequence[str], address: str
+    ) -> None:
+        spoofed = [("X-Real-IP", "198.51.100.66"), ("Forwarded", "for=198.51.100.66")]
+        seen = seen_by_app(
+            ask(client, "office", "/echo", *[("X-Forwarded-For", claim) for claim in claims], *spoofed)
+        )
+        assert seen["HTTP_X_FORWARDED_FOR"] == address
+        assert seen["HTTP_X_REAL_IP"] == address
+        assert not [value for value in seen.values() if "198.51.100." in value]
+
+    def test_others_are_not_believed(self, client: Client) -> None:
+        with client.connect() as connection:
+            own_address = connection.getsockname()[0]
+        seen = seen_by_app(ask(client, "hello", "/echo", ("X-Forwarded-For", "192.0.2.7")))
+        assert seen["HTTP_X_FORWARDED_FOR"] == own_address
+
+
+class TestAllowedNetworks:
+    @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8:1::7"])
+    @pytest.mark.parametrize(
+        "path", ["/release", "/static/style.css", "/static/before.css", "/media/photo.txt"]
+    )
+    def test_they_are_served(self, client: Client, address: str, path: str) -> None:
+        assert ask(client, "office", path, ("X-Forwarded-For", address)).status == 200
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            (),
+            (("X-Forwarded-For", "198.51.100.9"),),
+            (("X-Forwarded-For", "192.0.2.7, 198.51.100.9"),),
+            (("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-For", "198.51.100.9")),
+            (("X-Forwarded-For", "2001:db8:2::7"),),
+            (("X-Forwarded-For", "unknown"),),
+            (("X_Forwarded_For", "192.0.2.7"),),
+            (("X-Real-IP", "192.0.2.7"),),
+            (("Forwarded", "for=192.0.2.7"),),
+        ],
+    )
+    def test_others_are_refused(self, client: Client, headers: Sequence[Header]) -> None:
+        answer = ask(client, "office", "/echo", *headers)
+        assert answer.status == 403
+        assert b"environ" not in answer.body
+        assert headers_of_the_policy(answer)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/static/style.css",
+            "/static/before.css",
+            "/static/none.css",
+            "/static/app/x",
+            "/media/photo.txt",
+            "/media/none",
+            "/x/../static/style.css",
+            "//static/style.css",
+            "/",
+        ],
+    )
+    def test_files_and_all_paths_are_refused_to_others(self, client: Client, path: str) -> None:
+        answer = ask(client, "office", path, ("X-Forwarded-For", "198.51.100.9"))
+        assert answer.status == 403
+        assert b" of " not in answer.body
+
+    def test_a_body_of_others_does_not_reach_the_app(self, client: Client) -> None:
+        assert ask(client, "office", "/echo", method="POST", body=b"x" * 5000).status == 403
+
+    def test_redirects_tell_others_the_origin_and_nothing_else(self, client: Client) -> None:
+        plain = client.ask("/echo?q=1", host="office.example.org", port=80, tls=False)
+        for answer in (plain, ask(client, "www.office", "/echo?q=1")):
+            assert answer.status == 308
+            assert answer.one("Location") == "https://office.example.org/echo?q=1"
+            assert b"environ" not in answer.body

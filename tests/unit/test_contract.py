@@ -48,6 +48,8 @@ PLAN = plan(
             "health": "/healthz",
             "static": {"/static/": "static", "/media/": "/srv/media"},
             "config": {"A": "b"},
+            "allow": ["192.0.2.0/24"],
+            "trusted_proxies": ["10.0.0.1"],
         }
     ]
 )

@@ -183,6 +183,8 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "retry_after": 300,
                 "health": ["/healthz"],
             },
+            "allow": [],
+            "trusted_proxies": [],
         }
     ]
     assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
@@ -194,6 +196,15 @@ def test_static_files_of_the_host_are_in_no_release() -> None:
     assert resolved["releases"][0]["static"] == [{"url": "/static/", "path": "static"}]
     assert [static["url"] for static in resolved["sites"][0]["static"]] == ["/static/"]
     assert resolved["sites"][0]["directories"] == [{"url": "/media/", "path": "/srv/media"}]
+
+
+def test_networks_of_the_defaults_are_replaced_by_those_of_an_app() -> None:
+    defaults = {"allow": ["192.0.2.0/24"], "trusted_proxies": ["10.0.0.1", "2001:DB8::/32"]}
+    everybody = hello(name="open", domains=["open.example.org"], allow=["0.0.0.0/0", "::/0"])
+    own, other = plan([hello(), everybody], defaults, FACTS)["sites"]
+    assert own["allow"] == ["192.0.2.0/24"]
+    assert own["trusted_proxies"] == ["10.0.0.1/32", "2001:db8::/32"]
+    assert other["allow"] == ["0.0.0.0/0", "::/0"]
 
 
 def test_values_of_secrets_never_enter_the_plan() -> None:
@@ -489,6 +500,38 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
             (
                 "flask_apps.hello.static: '/etc/' holds what visitors must not read; "
                 "give the files a directory of their own, as in /srv/files"
+            ),
+        ),
+        (
+            {"allow": []},
+            (
+                "flask_apps.hello.allow: is empty; leave it away, or name 0.0.0.0/0 and ::/0, "
+                "to serve everybody"
+            ),
+        ),
+        (
+            {"allow": ["office"]},
+            (
+                "flask_apps.hello.allow: 'office' is not a network; "
+                "write one like 192.0.2.0/24 or 2001:db8::/32"
+            ),
+        ),
+        (
+            {"allow": ["fe80::1%x; deny"]},
+            (
+                "flask_apps.hello.allow: 'fe80::1%x; deny' is not a network; "
+                "write one like 192.0.2.0/24 or 2001:db8::/32"
+            ),
+        ),
+        (
+            {"allow": ["192.0.2.7/24"]},
+            "flask_apps.hello.allow: '192.0.2.7/24' is an address within a network; write 192.0.2.0/24",
+        ),
+        (
+            {"trusted_proxies": ["::/0"]},
+            (
+                "flask_apps.hello.trusted_proxies: '::/0' trusts everybody, who could then "
+                "claim any address; name the networks of the proxies"
             ),
         ),
         (

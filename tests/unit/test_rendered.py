@@ -46,6 +46,8 @@ FULL = {
     "threads": 4,
     "max_requests": 500,
     "hsts": "1h",
+    "allow": ["192.0.2.0/24", "2001:db8::/32"],
+    "trusted_proxies": ["10.0.0.0/8"],
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
 SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
@@ -554,6 +556,12 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
         assert one(server, "ssl_certificate") == ["/etc/flask/tls/hello/fullchain.pem"]
         assert one(server, "ssl_certificate_key") == ["/etc/flask/tls/hello/privkey.pem"]
         assert ["snippets/flask-policy.conf"] in every(server, "include")
+    for server in (plain, others, app):
+        assert one(server, "set_real_ip_from") == ["10.0.0.0/8"]
+        assert one(server, "real_ip_header") == ["X-Forwarded-For"]
+        assert one(server, "real_ip_recursive") == ["on"]
+    assert every(app, "allow") == [["192.0.2.0/24"], ["2001:db8::/32"]]
+    assert one(app, "deny") == ["all"]
     for url in ("/static/", "/media/"):
         (static,) = blocks(app, "location", "^~", url)
         assert one(static, "root") == ["/srv/hello/current/static"]
