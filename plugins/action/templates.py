@@ -83,4 +83,11 @@ def _reduced(options: dict[str, Any]) -> list[dict[str, Any]]:
         for word in [one["path"], one["owner"], one["group"], *one.get("validate", [])]
     ]
     used = {"name", *placeholders(patterns)}
-    return [{key: value for key, value in element.items() if key in used} for element in options["elements"]]
+    wanted = {file["only_with"] for file in options["files"] if file["only_with"]}
+    return [
+        {
+            **{key: bool(element.get(key)) for key in wanted},  # the host need not see what it is
+            **{key: value for key, value in element.items() if key in used},
+        }
+        for element in options["elements"]
+    ]

@@ -368,6 +368,16 @@ options:
             V(0.0.0.0/0) and V(::/0).
         type: list
         elements: str
+      basic_auth: &basic_auth
+        description:
+          - Who may see the app at all, by name, each with the hash of a password, as for a staging system.
+            It begins with C($2y$) (V(htpasswd -nB ops)) or C($6$) (V(openssl passwd -6)).
+          - Asked over HTTPS only, for files as for the app, beside O(_input[].allow). The app does not get
+            the C(Authorization) header then.
+          - Every request computes the hash again, so at most C($2y$10$) is taken. Names are added to those
+            of the defaults.
+        type: dict
+        default: {}
       trusted_proxies: &trusted_proxies
         description:
           - Networks of the proxies in front of this one, such as a load balancer or a CDN. From these only,
@@ -406,6 +416,7 @@ options:
       error_page: *error_page
       maintenance_page: *maintenance_page
       allow: *allow
+      basic_auth: *basic_auth
       trusted_proxies: *trusted_proxies
       root: *root
       config:

@@ -72,6 +72,7 @@ class Rule:
     validate: tuple[str, ...] = ()
     purge: bool = False
     parents: bool = False
+    only_with: str = ""  # the key that an element must have to get the file
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,13 @@ def expand(elements: Sequence[Mapping[str, Any]], rules: Sequence[Rule]) -> list
                 f"{rule.path}: purge needs a path whose only placeholder is {{name}}; "
                 "change the path or drop purge"
             )
+        if rule.only_with and not used:
+            raise TransactionError(
+                f"{rule.path}: is written once and depends on no element; drop only_with, or add {{name}}"
+            )
         for element in elements if used else [{"name": ""}]:
+            if rule.only_with and not element.get(rule.only_with):
+                continue
             target = Target(
                 rule=rule,
                 element=element["name"],

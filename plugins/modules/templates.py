@@ -95,6 +95,11 @@ options:
         description: Make the directory of the file (root, 0755) when it does not exist.
         type: bool
         default: false
+      only_with:
+        description:
+          - A key of the element. Elements in which it is missing or empty do not get the file.
+          - Not for a file that is written once.
+        type: str
   absent:
     description: Files and symbolic links that are removed in the same transaction.
     type: list
@@ -255,6 +260,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
             "validate": {"type": "list", "elements": "str", "default": []},
             "purge": {"type": "bool", "default": False},
             "parents": {"type": "bool", "default": False},
+            "only_with": {"type": "str"},
         },
     },
     "absent": {"type": "list", "elements": "str", "default": []},
@@ -290,6 +296,7 @@ def rules_of(files: list[dict[str, Any]]) -> list[Rule]:
             validate=tuple(file["validate"]),
             purge=file["purge"],
             parents=file["parents"],
+            only_with=file.get("only_with") or "",
         )
         for file in files
     ]

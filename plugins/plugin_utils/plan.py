@@ -214,6 +214,10 @@ _SIZE = re.compile(r"(\d{1,15})([kmg]?)")
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# Costs above 10 would keep the proxy busy for a tenth of a second and more, for every request.
+_PASSWORD = re.compile(
+    r"\$2y\$(0[4-9]|10)\$[./A-Za-z0-9]{53}|\$6\$(rounds=[1-9]\d{3,4}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{86}"
+)
 _WSGI = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*(\([^\n]*\))?")
 _CHECKSUM = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _PINNED = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
@@ -432,6 +436,7 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
     _check_headers(app["headers"], where, problems)
     _check_files(app, where, problems)
     _check_networks(app, where, problems)
+    _check_users(app["basic_auth"], where, problems)
     _check_paths(app, where, problems)
     _check_hooks(app, where, problems)
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
@@ -564,6 +569,20 @@ def _check_networks(app: Mapping[str, Any], where: str, problems: list[str]) -> 
                     f"{where}.{key}: '{text}' trusts everybody, who could then claim any address; "
                     "name the networks of the proxies"
                 )
+
+
+def _check_users(users: Mapping[Any, Any], where: str, problems: list[str]) -> None:
+    for name, password in users.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", str(name)):
+            problems.append(
+                f"{where}.basic_auth: '{name}' is not usable as a name; use letters, digits and . _ @ -"
+            )
+        # Not shown: it could be the password itself.
+        elif not isinstance(password, str) or not _PASSWORD.fullmatch(password):
+            problems.append(
+                f"{where}.basic_auth.{name}: must be the hash of a password that begins with $2y$ (at most "
+                "$2y$10$) or $6$; make one with htpasswd -nB or openssl passwd -6"
+            )
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -1060,6 +1079,9 @@ def _resolve_app(
                 "health": _watched(app),
             },
             "allow": _networks(app["allow"]),
+            "users": [
+                {"name": str(user), "password_hash": password} for user, password in app["basic_auth"].items()
+            ],
             "trusted_proxies": _networks(app["trusted_proxies"]),
         },
         "logs": {"name": name, "directory": logs, "account": name},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 
@@ -170,3 +171,62 @@ class TestAllowedNetworks:
             assert answer.status == 308
             assert answer.one("Location") == "https://office.example.org/echo?q=1"
             assert b"environ" not in answer.body
+
+
+def password(name: str, secret: str) -> Header:
+    return "Authorization", "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
+
+
+OPS = password("ops", "correct-horse")
+DEV = password("dev@example.org", "battery staple")
+
+
+class TestPasswords:
+    @pytest.mark.parametrize("credentials", [OPS, DEV])
+    @pytest.mark.parametrize(
+        "path", ["/release", "/static/style.css", "/static/before.css", "/media/photo.txt"]
+    )
+    def test_who_knows_one_is_served(self, client: Client, credentials: Header, path: str) -> None:
+        assert ask(client, "staging", path, credentials).status == 200
+
+    @pytest.mark.parametrize(
+        "path", ["/", "/echo", "/static/style.css", "/static/before.css", "/static/app/x", "/media/photo.txt"]
+    )
+    def test_without_one_nothing_is(self, client: Client, path: str) -> None:
+        answer = ask(client, "staging", path)
+        assert answer.status == 401
+        assert answer.one("WWW-Authenticate") == 'Basic realm="staging.example.org"'
+        assert headers_of_the_policy(answer)
+        assert b" of " not in answer.body
+        assert b"environ" not in answer.body
+
+    @pytest.mark.parametrize(
+        "credentials",
+        [
+            password("ops", "wrong"),
+            password("ops", ""),
+            password("ops", "battery staple"),
+            password("nobody", "correct-horse"),
+            password("", "correct-horse"),
+            password("#", "Ansible managed"),
+            ("Authorization", "Basic b3Bz"),
+            ("Authorization", "Bearer b3BzOmNvcnJlY3QtaG9yc2U="),
+            ("Proxy-Authorization", OPS[1]),
+        ],
+    )
+    def test_a_wrong_one_is_refused(self, client: Client, credentials: Header) -> None:
+        assert ask(client, "staging", "/echo", credentials).status == 401
+        assert ask(client, "staging", "/static/style.css", credentials).status == 401
+
+    def test_the_app_does_not_get_it(self, client: Client) -> None:
+        for path in ("/echo", "/static/app/x"):
+            assert "HTTP_AUTHORIZATION" not in seen_by_app(ask(client, "staging", path, OPS))
+        own = ("Authorization", "Bearer of-the-app")
+        assert seen_by_app(ask(client, "hello", "/echo", own))["HTTP_AUTHORIZATION"] == own[1]
+
+    def test_nobody_is_asked_for_one_without_tls_or_by_another_name(self, client: Client) -> None:
+        plain = client.ask("/echo", host="staging.example.org", port=80, tls=False)
+        for answer in (plain, ask(client, "www.staging", "/echo")):
+            assert answer.status == 308
+            assert answer.all("WWW-Authenticate") == []
+            assert answer.one("Location") == "https://staging.example.org/echo"

@@ -49,6 +49,7 @@ PLAN = plan(
             "static": {"/static/": "static", "/media/": "/srv/media"},
             "config": {"A": "b"},
             "allow": ["192.0.2.0/24"],
+            "basic_auth": {"ops": "$6$salt$" + "x" * 86},
             "trusted_proxies": ["10.0.0.1"],
         }
     ]

@@ -184,6 +184,7 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "health": ["/healthz"],
             },
             "allow": [],
+            "users": [],
             "trusted_proxies": [],
         }
     ]
@@ -205,6 +206,15 @@ def test_networks_of_the_defaults_are_replaced_by_those_of_an_app() -> None:
     assert own["allow"] == ["192.0.2.0/24"]
     assert own["trusted_proxies"] == ["10.0.0.1/32", "2001:db8::/32"]
     assert other["allow"] == ["0.0.0.0/0", "::/0"]
+
+
+def test_users_of_the_defaults_and_of_an_app_are_those_of_its_site() -> None:
+    ops, dev = "$6$salt$" + "x" * 86, "$2y$05$" + "y" * 53
+    (site,) = plan([hello(basic_auth={"dev": dev})], {"basic_auth": {"ops": ops}}, FACTS)["sites"]
+    assert site["users"] == [
+        {"name": "ops", "password_hash": ops},
+        {"name": "dev", "password_hash": dev},
+    ]
 
 
 def test_values_of_secrets_never_enter_the_plan() -> None:
@@ -526,6 +536,31 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         (
             {"allow": ["192.0.2.7/24"]},
             "flask_apps.hello.allow: '192.0.2.7/24' is an address within a network; write 192.0.2.0/24",
+        ),
+        (
+            {"basic_auth": {"ops": "secret-in-the-clear"}},
+            (
+                "flask_apps.hello.basic_auth.ops: must be the hash of a password that begins with $2y$ "
+                "(at most $2y$10$) or $6$; make one with htpasswd -nB or openssl passwd -6"
+            ),
+        ),
+        (
+            {"basic_auth": {"ops": "$2y$12$abcdefghijklmnopqrstuumjewjQVmxxbBHy234HdGTOAqOuVnhhy"}},
+            (
+                "flask_apps.hello.basic_auth.ops: must be the hash of a password that begins with $2y$ "
+                "(at most $2y$10$) or $6$; make one with htpasswd -nB or openssl passwd -6"
+            ),
+        ),
+        (
+            {"basic_auth": {"ops": None}},
+            (
+                "flask_apps.hello.basic_auth.ops: must be the hash of a password that begins with $2y$ "
+                "(at most $2y$10$) or $6$; make one with htpasswd -nB or openssl passwd -6"
+            ),
+        ),
+        (
+            {"basic_auth": {"a:b": "x"}},
+            ("flask_apps.hello.basic_auth: 'a:b' is not usable as a name; use letters, digits and . _ @ -"),
         ),
         (
             {"trusted_proxies": ["::/0"]},

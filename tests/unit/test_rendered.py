@@ -47,6 +47,7 @@ FULL = {
     "max_requests": 500,
     "hsts": "1h",
     "allow": ["192.0.2.0/24", "2001:db8::/32"],
+    "basic_auth": {"ops": "$6$salt$" + "x" * 86},
     "trusted_proxies": ["10.0.0.0/8"],
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
@@ -562,6 +563,12 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
         assert one(server, "real_ip_recursive") == ["on"]
     assert every(app, "allow") == [["192.0.2.0/24"], ["2001:db8::/32"]]
     assert one(app, "deny") == ["all"]
+    assert one(app, "auth_basic") == ["hello.example.org"]
+    assert one(app, "auth_basic_user_file") == ["/etc/nginx/flask-hello.users"]
+    assert dict(every(app, "proxy_set_header"))["Authorization"] == ""
+    assert [every(server, "auth_basic") for server in (plain, others)] == [[], []]
+    hashes = text(rendered, "nginx/templates/users.j2", "full-13").splitlines()
+    assert [line for line in hashes if line.strip("#")][1:] == ["ops:$6$salt$" + "x" * 86]
     for url in ("/static/", "/media/"):
         (static,) = blocks(app, "location", "^~", url)
         assert one(static, "root") == ["/srv/hello/current/static"]

@@ -603,3 +603,27 @@ def test_killed_at_any_instant_the_next_run_completes_applies_and_sweeps(at: int
         assert applied.exists()
         assert litter(etc) == []
         assert not execute(wanted, run=run).changed
+
+
+def test_a_file_that_only_some_elements_need(tmp_path: Path) -> None:
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    rules = [rule(directory, only_with="users", purge=True)]
+
+    def install(elements: list[dict[str, Any]]) -> Outcome:
+        contents = [f"{target.element}\n" for target in expand(elements, rules)]
+        return execute(
+            Request(
+                elements=elements, rules=rules, contents=contents, state_directory=str(tmp_path / "state")
+            ),
+        )
+
+    install([{"name": "a", "users": True}, {"name": "b", "users": False}, {"name": "c"}])
+    assert [path.name for path in directory.iterdir()] == ["a.conf"]
+    assert install([{"name": "a", "users": []}]).removed == [f"{directory}/a.conf"]
+    assert list(directory.iterdir()) == []
+
+
+def test_a_file_that_is_written_once_depends_on_no_element() -> None:
+    with pytest.raises(TransactionError, match="written once"):
+        expand([], [Rule("/etc/x", only_with="users")])
