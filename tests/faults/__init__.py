@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.operator import Operator, Play
+from tests.faults.operator import Operator
 from tests.faults.state import State, complaints, strays
 
-__all__ = ["Operator", "Play", "State", "complaints", "strays"]
+__all__ = ["Operator", "State", "complaints", "strays"]

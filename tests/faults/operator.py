@@ -1,86 +1,37 @@
-"""Runs playbooks as an operator would, interrupts them as nobody should, and looks at the host afterwards."""
+"""Works on one host as an operator would, does to it what nobody should, and looks at it afterwards."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.faults.state import State, complaints, fingerprints, strays
 from tests.load import Load, Versions
+from tests.plays import Play, Running, start
 
 HERE = Path(__file__).parent
-PROJECT = HERE.parents[1]
 LIMIT = 300.0
 """Seconds after which something that has to come will not come any more."""
-
-
-@dataclass(frozen=True)
-class Play:
-    """One run of a playbook that has ended."""
-
-    seconds: float
-    code: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        return sum(int(number) for number in re.findall(r"changed=(\d+)", self.output))
-
-
-class Running:
-    """A run of a playbook that may be interrupted."""
-
-    def __init__(self, command: list[str], output: Path, environment: dict[str, str]) -> None:
-        self.begin = time.monotonic()
-        self._output = output
-        # A file: an orphan that is left of a killed run keeps a pipe open.
-        with output.open("w") as file:
-            self.process = subprocess.Popen(
-                command,
-                cwd=PROJECT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def wait(self, seconds: float = LIMIT) -> Play:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: when it does not end.
-        """
-        code = self.process.wait(seconds)
-        return Play(time.monotonic() - self.begin, code, self._output.read_text())
-
-    def kill(self, *, all_of_it: bool) -> Play:
-        """Kill ansible-playbook alone, or all of its processes but the kept connection, which is no child."""
-        victims = [self.process.pid, *(descendants(self.process.pid) if all_of_it else [])]
-        for pid in victims:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return self.wait()
 
 
 class Operator:
     """Works on one host under load. What is asked of the host fails with everything that is known."""
 
-    def __init__(self, container: str, inventory: Path, app: Path, load: Load) -> None:
+    def __init__(self, name: str, container: str, inventory: Path, app: Path, load: Load) -> None:
+        self.name = name
         self.container = container
         self.inventory = inventory
         self.load = load
         self.versions = Versions(app)
         self.shipped: dict[str, dict[str, str]] = {}
+        self.state: State = {}
+        """What was there when it was looked at last."""
         self._count = 0
 
     def write(self, version: str, requirement: str = "", **more: str) -> None:
@@ -92,24 +43,9 @@ class Operator:
 
     def start(self, playbook: str = "deploy", **variables: Any) -> Running:
         """Start a playbook of the collection as a user in the clone would."""
-        foreign = ("ANSIBLE_", "MOLECULE_")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._count += 1
-        return Running(
-            [
-                "ansible-playbook",
-                *("-i", str(self.inventory), f"playbooks/{playbook}.yml", "-e", json.dumps(variables)),
-            ],
-            self.inventory.parent / f"play-{self._count}.log",
-            {
-                **inherited,
-                "PATH": path,
-                "ANSIBLE_HOME": str(PROJECT / ".ansible"),
-                "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-        )
+        output = self.inventory.parent / f"play-{self.name}-{self._count}.log"
+        return start(self.inventory, playbook, "--limit", self.name, output=output, variables=variables)
 
     def run(self, playbook: str = "deploy", **variables: Any) -> Play:
         """Run a playbook to its end, good or bad."""
@@ -119,10 +55,9 @@ class Operator:
         """Deploy what the source is; nothing must stand in the way, and nothing be left."""
         done = self.run(**variables)
         assert done.code == 0, done.output
-        state = self.look()
+        state = self._ended(drained=False)
         assert state["static"].strip() == self.written, done.output
         assert not self.wrong(state), f"{self.wrong(state)} after: {done.output}"
-        self._ended(drained=False)
         return done
 
     def refused(self, *told: str, playbook: str = "deploy", **variables: Any) -> Play:
@@ -144,8 +79,8 @@ class Operator:
 
     def look(self) -> State:
         """Return what is there."""
-        state: State = json.loads(self.on_host("look.py"))
-        return state
+        self.state = json.loads(self.on_host("look.py"))
+        return self.state
 
     def wrong(self, state: State) -> list[str]:
         """Say what is wrong with what serves."""
@@ -193,14 +128,11 @@ class Operator:
 
     def drop_connection(self) -> None:
         """End the kept connection to the host, on this side."""
-        text = (self.inventory / "connections.yml").read_text()
-        for path in re.findall(r"ansible_control_path: (\S+)", text):
-            if Path(path).exists():
-                subprocess.run(
-                    ["ssh", "-O", "exit", "-o", f"ControlPath={path}", "host"],
-                    capture_output=True,
-                    check=False,
-                )
+        hosts = yaml.safe_load((self.inventory / "connections.yml").read_text())["all"]["hosts"]
+        path = Path(hosts[self.name]["ansible_control_path"])
+        if path.exists():
+            command = ["ssh", "-O", "exit", "-o", f"ControlPath={path}", "host"]
+            subprocess.run(command, capture_output=True, check=False)
 
 
 class Killer:
@@ -225,17 +157,3 @@ class Killer:
         output, _ = self._process.communicate("enough\n")
         told = json.loads(output)
         return str(told["doing"]), list(told["killed"])
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and theirs."""
-    found = []
-    waiting = [pid]
-    while waiting:
-        above = waiting.pop()
-        with suppress(OSError):
-            for thread in Path(f"/proc/{above}/task").iterdir():
-                children = [int(word) for word in (thread / "children").read_text().split()]
-                found += children
-                waiting += children
-    return found

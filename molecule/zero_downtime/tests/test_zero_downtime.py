@@ -1,4 +1,4 @@
-"""Eight switches, two roll backs and three broken releases under load, for gthread and gevent workers.
+"""Eight switches, two roll backs and three broken releases under load, for both proxies and kinds of workers.
 
 Nothing here depends on how fast the machine is: every phase waits until so many requests of each kind were
 answered. A request is slow when it took over a second longer than usual; what the machine stalled meanwhile,
@@ -7,11 +7,10 @@ measured beside the requests, is taken out and shown.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import re
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,14 +23,18 @@ from testinfra.host import Host
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tests.load import LARGE, SMALL, Load, Target, Verdict, Versions
+from tests.plays import Play, start
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 INVENTORY = EPHEMERAL / "inventory"
 FIGURES = EPHEMERAL / "zero_downtime.json"
 CONTROL = 7007
+HOSTS = ("nginx-gthread", "nginx-gevent", "apache-gthread")
 
-ENOUGH = {kind.name: 30 for kind in SMALL if kind.name != "3 s"} | {"3 s": 6}
+KINDS = tuple(dataclasses.replace(kind, period=1.5 * kind.period) for kind in SMALL + LARGE)
+"""As much in all as two hosts would get of what is usual."""
+
+ENOUGH = {kind.name: 20 for kind in SMALL if kind.name != "3 s"} | {"3 s": 6}
 """Answers of a release on every host before the next step."""
 AFTER = 4.0
 """Seconds after a play from which on the old release must not answer a new request; the proxy keeps
@@ -42,19 +45,6 @@ SHORT = "10s"
 VERSIONS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BROKEN = {"import": "broken on purpose: import", "health": "503", "hang": ""}
 """How a release is broken, and what the refusal tells of it."""
-
-
-@dataclass(frozen=True)
-class Play:
-    """One run of a playbook."""
-
-    seconds: float
-    code: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        return sum(int(number) for number in re.findall(r"changed=(\d+)", self.output))
 
 
 @dataclass
@@ -122,29 +112,8 @@ class Operator:
 
 
 def play(name: str, **variables: str) -> Play:
-    """Run a playbook of the collection as a user in the clone would."""
-    foreign = ("ANSIBLE_", "MOLECULE_")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    begin = time.monotonic()
-    done = subprocess.run(
-        ["ansible-playbook", "-i", str(INVENTORY), f"playbooks/{name}.yml", "-e", json.dumps(variables)],
-        cwd=PROJECT,
-        env={
-            **inherited,
-            "PATH": path,
-            "ANSIBLE_HOME": str(PROJECT / ".ansible"),
-            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return Play(time.monotonic() - begin, done.returncode, done.stdout)
+    """Run a playbook of the collection to its end."""
+    return start(INVENTORY, name, output=EPHEMERAL / "play.log", variables=variables).wait()
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +131,8 @@ def story(platforms: dict[str, Any], hosts: dict[str, Host]) -> Story:
         [
             Target(name, platform.address, "load.example.org", authority=authority, control=CONTROL)
             for name, platform in platforms.items()
-        ]
+        ],
+        KINDS,
     )
     with load:
         load.wait({**ENOUGH, **{kind.name: 2 for kind in LARGE}}, load.mark())
@@ -227,13 +197,13 @@ def test_every_kind_of_request_was_there(story: Story) -> None:
     few = [row for row in story.verdict.rows if row.requests < least[row.kind]]
     assert not few
     assert {(row.target, row.kind) for row in story.verdict.rows} == {
-        (host, kind) for host in ("gthread", "gevent") for kind in least
+        (host, kind) for host in HOSTS for kind in least
     }
 
 
 def test_clients_saw_every_switch_and_no_broken_release(story: Story) -> None:
     assert story.verdict is not None
-    for host in ("gthread", "gevent"):
+    for host in HOSTS:
         assert set(story.verdict.releases[host]) == set(VERSIONS)
         assert len(story.switched[host]) == 10
 
