@@ -327,7 +327,7 @@ def test_socket_of_an_app(rendered: Rendered) -> None:
 def test_nginx_is_started_again_after_a_crash(rendered: Rendered) -> None:
     assert sections(text(rendered, "nginx/templates/service.conf.j2", "full-13")) == {
         "Unit": {"StartLimitIntervalSec": "60", "StartLimitBurst": "5"},
-        "Service": {"Restart": "on-abnormal", "RestartSec": "1"},
+        "Service": {"Restart": "on-abnormal", "RestartSec": "1", "LimitNOFILE": "16384"},
     }
 
 
