@@ -4,7 +4,7 @@ SCENARIO ?= default
 COMMAND ?= test
 TOOLS := $(PYTHON) -m tools
 
-.PHONY: help demo demo-clean test lint unit molecule bench env bed pins
+.PHONY: help demo demo-clean test lint unit molecule audit bench env bed pins
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ unit: ## Tests that need no host
 molecule: ## One scenario: SCENARIO=nginx [COMMAND=converge|verify|login|destroy|test]
 	@$(TOOLS) molecule $(SCENARIO) $(COMMAND)
 
+audit: ## Auditors of TLS and configuration on every proxy and Debian; results go to docs/audits/
+	@$(TOOLS) audit
+
 bench: env bed ## Benchmarks; results go to benchmarks/
 	@.venv/bin/python -m benchmarks
 
@@ -36,5 +39,5 @@ env: ## The controller's virtual environment, .venv
 bed: ## Docker engine and images of the test hosts
 	@$(TOOLS) bed
 
-pins: ## Compile requirements.txt and the pin of uv anew
+pins: ## Compile requirements.txt, the pins of the auditors and of uv anew
 	@$(TOOLS) pins

@@ -17,6 +17,10 @@ from tools.steps import ROOT, STATE, Stop, apt_install, capture, is_root, run_lo
 
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements.txt"
+AUDITORS = STATE / "auditors"
+"""The auditors of `make audit` have an environment of their own: nobody else needs what they bring."""
+
+AUDITORS_PINS = ROOT / "tools" / "auditors.txt"
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 UV_PIN = ROOT / "roles" / "python" / "files" / "uv.txt"
 """The pin of the role python, which installs the same uv on the hosts."""
@@ -53,27 +57,27 @@ def _trust() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
-def ready() -> bool:
+def ready(venv: Path = VENV, requirements: Path = REQUIREMENTS) -> bool:
     """Whether the environment is complete and made from the present pins."""
-    stamp = VENV / ".made-from"
-    return stamp.is_file() and stamp.read_text() == _wanted() and (VENV / "bin" / "python").exists()
+    stamp = venv / ".made-from"
+    return stamp.is_file() and stamp.read_text() == _wanted(requirements) and (venv / "bin/python").exists()
 
 
-def make(log: Path) -> None:
+def make(log: Path, venv: Path = VENV, requirements: Path = REQUIREMENTS) -> None:
     """Make the environment if it is missing, incomplete or made from other pins."""
-    if ready():
+    if ready(venv, requirements):
         return
     with _locked():
-        if ready():
+        if ready(venv, requirements):
             return
         uv = _uv(log)
         python = interpreter()
-        run_logged([uv, "venv", "--quiet", "--no-project", "--clear", "--python", python, str(VENV)], log)
+        run_logged([uv, "venv", "--quiet", "--no-project", "--clear", "--python", python, str(venv)], log)
         # One file for every Python: the markers in it choose between ansible-core 2.19 and 2.21.
         run_logged(
             [
-                *[uv, "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")],
-                *["--require-hashes", "--requirement", str(REQUIREMENTS)],
+                *[uv, "pip", "install", "--quiet", "--python", str(venv / "bin" / "python")],
+                *["--require-hashes", "--requirement", str(requirements)],
             ],
             log,
             env=_trust(),
@@ -81,7 +85,7 @@ def make(log: Path) -> None:
         # uv compiles nothing, and where PYTHONDONTWRITEBYTECODE is set nothing else does: then each run of
         # ansible-playbook begins 0.9 s later. Ansible loads collections without bytecode in any case.
         compiled = [
-            str(VENV / "bin" / "python"),
+            str(venv / "bin" / "python"),
             "-m",
             "compileall",
             "-q",
@@ -90,24 +94,31 @@ def make(log: Path) -> None:
             "-x",
             "ansible_collections",
         ]
-        run_logged([*compiled, str(VENV / "lib")], log)
-        with (VENV / "bin" / "activate").open("a") as activate:
+        run_logged([*compiled, str(venv / "lib")], log)
+        with (venv / "bin" / "activate").open("a") as activate:
             activate.write(_SETTINGS.format(root=ROOT))
-        (VENV / ".made-from").write_text(_wanted())
+        (venv / ".made-from").write_text(_wanted(requirements))
+
+
+def auditors(log: Path) -> None:
+    """Make the environment of the auditors that are Python packages."""
+    make(log, AUDITORS, AUDITORS_PINS)
 
 
 def pins(log: Path) -> None:
-    """Compile requirements.in and the pin of uv anew. No index address is written into them."""
+    """Compile what is pinned anew: requirements.in, the auditors and uv. No index address is written."""
     uv = _uv(log)
     common = [
         *[uv, "pip", "compile", "--quiet", "--upgrade", "--universal", "--python-version", "3.11"],
         *["--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header"],
     ]
-    run_logged([*common, "requirements.in", "--output-file", "requirements.txt"], log, env=_trust())
+    for pinned in (REQUIREMENTS, AUDITORS_PINS):
+        wishes, into = (str(path.relative_to(ROOT)) for path in (pinned.with_suffix(".in"), pinned))
+        run_logged([*common, wishes, "--output-file", into], log, env=_trust())
     wish = STATE / "uv.in"
     wish.write_text("uv\n")
     run_logged([*common, "--no-annotate", str(wish), "--output-file", str(UV_PIN)], log, env=_trust())
-    for pinned in (REQUIREMENTS, UV_PIN):
+    for pinned in (REQUIREMENTS, AUDITORS_PINS, UV_PIN):
         if re.search(r"^--|://", pinned.read_text(), re.MULTILINE):
             raise Stop(
                 f"{pinned.name} names an index or a link; unset the package index settings and try again"
@@ -142,9 +153,9 @@ def _directories() -> list[Path]:
     return [*managed, *[part for part in searched if part.name != "shims" and VENV not in part.parents]]
 
 
-def _wanted() -> str:
+def _wanted(requirements: Path) -> str:
     """Describe what the environment must have been made from."""
-    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest() + f" {ROOT}\n"
+    return hashlib.sha256(requirements.read_bytes()).hexdigest() + f" {ROOT}\n"
 
 
 def _uv(log: Path) -> str:

@@ -14,6 +14,9 @@ WORKERS = 2
 ALONE = ("zero_downtime", "faults")
 """Scenarios that run at the end, one after the other: they measure what becomes of requests."""
 
+APART = ("audit",)
+"""Scenarios that are no part of the checks: they have a command of their own."""
+
 DURATIONS = STATE / "durations.json"
 MOLECULE = [environment.program("molecule"), "-c", str(ROOT / ".config" / "molecule" / "config.yml")]
 
@@ -27,7 +30,8 @@ def everything() -> int:
     runner.together([test_bed, *static_checks(), *unit_checks()], WORKERS)
     if test_bed.error is None:
         demo = _step("demonstration", "pytest", "-q", "tests/demo")
-        shared, alone = ([name for name in scenarios() if (name in ALONE) is last] for last in (False, True))
+        checks = [name for name in scenarios() if name not in APART]
+        shared, alone = ([name for name in checks if (name in ALONE) is last] for last in (False, True))
         runner.together([*(scenario_step(name) for name in shared), demo], WORKERS)
         runner.together([scenario_step(name) for name in alone], 1)
     _remember(runner)
