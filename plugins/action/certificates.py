@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,16 @@ class ActionModule(ActionBase):
             for name, element in wanted.items()
             if element["provider"] == "provided"
         }
-        authority = ca.find(directory) if len(bundles) < len(wanted) else None
+        self_signed = [name for name, element in wanted.items() if element["provider"] == "self_signed"]
+        authority = ca.find(directory) if self_signed else None
         found = self._ask("inspect", wanted)
         reviews = {
             name: cr.review(element, found["pairs"][name], authority, bundles.get(name), now)
             for name, element in wanted.items()
         }
         replaced = [name for name in wanted if reviews[name].reason]
-        issued = [name for name in replaced if name not in bundles]
+        issued = [name for name in replaced if name in self_signed]
+        stand_ins = [name for name in replaced if wanted[name]["provider"] == "acme"]
         exposed = [name for name in wanted if reviews[name].exposures]
 
         chains: dict[str, Any] = {name: bundles[name].chain for name in replaced if name in bundles}
@@ -58,14 +60,19 @@ class ActionModule(ActionBase):
             if issued:
                 authority = ca.find_or_create(directory, self._given["permitted_domains"], now)
                 chains |= self._issue({name: wanted[name] for name in issued}, authority, now)
-            if replaced or exposed or found["pending"]:
-                self._install(wanted, chains, bundles)
+            if stand_ins:
+                passing, key = ca.throwaway(now)
+                chains |= self._issue({name: wanted[name] for name in stand_ins}, passing, now, key)
+            if replaced or exposed or found["pending"] or found["leftovers"]:
+                self._install(wanted, chains, bundles, found["leftovers"])
 
         changes = {
             name: self._change(reviews[name], wanted[name], chains, now)
             for name in wanted
             if name in replaced or name in exposed
         }
+        for name in found["leftovers"]:
+            changes.setdefault(name, "is not renewed by ACME any more")
         live = {
             name: chains.get(name) or (() if name in replaced else reviews[name].chain) for name in wanted
         }
@@ -76,7 +83,7 @@ class ActionModule(ActionBase):
         }
         if found["pending"] and not replaced:
             result["msg"] = "what an interrupted run still owed to the system was done"
-        if len(bundles) < len(wanted):
+        if self_signed:
             result["authority"] = {
                 "path": str(directory / "ca.pem"),
                 "created": authority is None or authority.created,
@@ -90,15 +97,21 @@ class ActionModule(ActionBase):
         if self._task.diff:
             issuer = ca.common_name(authority.certificate.subject) if authority else "a new authority"
             result["diff"] = [
-                self._diff(reviews[name], wanted[name], live[name], issuer, now) for name in changes
+                self._diff(reviews[name], wanted[name], live[name], issuer, now)
+                for name in changes
+                if name in wanted
             ]
         return result
 
     def _ask(
-        self, step: str, wanted: Mapping[str, Any], materials: list[dict[str, Any]] | None = None
+        self,
+        step: str,
+        wanted: Mapping[str, Any],
+        materials: list[dict[str, Any]] | None = None,
+        retired: Sequence[str] = (),
     ) -> dict[str, Any]:
         """One round trip. The host learns where the pairs live, and only what it is to install."""
-        keys = ("name", "domains", "directory")
+        keys = ("name", "domains", "provider", "directory")
         answer: dict[str, Any] = self._execute_module(
             module_name="flaskworks.server.certificates",
             module_args={
@@ -107,6 +120,7 @@ class ActionModule(ActionBase):
                 "apply": self._given["apply"],
                 "step": step,
                 "materials": materials or [],
+                "retired": list(retired),
             },
             task_vars=self._task_vars,
         )
@@ -128,10 +142,11 @@ class ActionModule(ActionBase):
                     f"({', '.join(permitted)}); add it there"
                 )
 
-    def _issue(self, wanted: Mapping[str, Any], authority: ca.Authority, now: datetime) -> dict[str, Any]:
-        key = ca.signing_key(
-            authority.directory, self._read
-        )  # before the host is asked: without it nothing can be issued
+    def _issue(
+        self, wanted: Mapping[str, Any], authority: ca.Authority, now: datetime, key: Any = None
+    ) -> dict[str, Any]:
+        # The key first: without it nothing can be issued, and the host need not be asked.
+        key = key or ca.signing_key(authority.directory, self._read)
         requests = self._ask("prepare", wanted)["requests"]
         return {
             name: ca.parse_chain(
@@ -143,7 +158,11 @@ class ActionModule(ActionBase):
         }
 
     def _install(
-        self, wanted: Mapping[str, Any], chains: Mapping[str, Any], bundles: Mapping[str, ca.Bundle]
+        self,
+        wanted: Mapping[str, Any],
+        chains: Mapping[str, Any],
+        bundles: Mapping[str, ca.Bundle],
+        retired: Sequence[str],
     ) -> None:
         materials = [
             {
@@ -153,7 +172,7 @@ class ActionModule(ActionBase):
             }
             for name, chain in chains.items()
         ]
-        self._ask("install", wanted, materials)
+        self._ask("install", wanted, materials, retired)
 
     def _bundle(self, wanted: Mapping[str, Any], now: datetime) -> ca.Bundle:
         name, provided = wanted["name"], wanted["provided"]
@@ -188,7 +207,9 @@ class ActionModule(ActionBase):
             return "permissions corrected"
         chain = chains.get(review.name)
         until = cr.facts(chain, now)["expires"][:10] if chain else cr.until(wanted, now)
-        if wanted["provider"] == "provided":
+        if wanted["provider"] == "acme":
+            done = "a stand-in that nobody trusts, until ACME issues"
+        elif wanted["provider"] == "provided":
             done = f"installed until {until}"
         else:
             done = f"{'issued' if not review.chain else 'issued again'} until {until}"

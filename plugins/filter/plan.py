@@ -293,9 +293,50 @@ options:
               - V(self_signed) is issued by a certificate authority of the inventory, which lives in C(.tls/)
                 in the inventory's directory.
               - V(provided) is a pair that you have.
+              - V(acme) is issued by Let's Encrypt or another authority that speaks ACME, for all
+                O(_input[].domains), and renewed by the host. Each of them must lead to the host, where the
+                authority asks on port 80. Until it is issued, a certificate that nobody trusts is served.
             type: str
-            choices: [self_signed, provided]
+            choices: [self_signed, provided, acme]
             default: self_signed
+          email:
+            description: For V(acme), where the authority writes to when something is wrong. The first app of
+              a host that is registered with an authority decides.
+            type: str
+          directory:
+            description: For V(acme), the address of the authority's directory. Let's Encrypt when not given.
+            type: str
+          staging:
+            description: For V(acme), use the authority on which Let's Encrypt lets people practise. Nobody
+              trusts its certificates, and its limits are hard to reach.
+            type: bool
+            default: false
+          root:
+            description: For V(acme), the certificate that the server of a private authority is checked
+              with, a path on the controller or the PEM text.
+            type: str
+          profile:
+            description: For V(acme), the profile of certificates that is preferred, as in V(shortlived). The
+              certbot of Debian 12 cannot ask for one, and says so.
+            type: str
+          eab:
+            description: For V(acme), the external account (RFC 8555, 7.3.4) that some authorities demand.
+            type: dict
+            suboptions:
+              kid:
+                description: The key identifier.
+                type: str
+                required: true
+              secret:
+                description: Name of the value in C(flask_secrets.<name>) that is the HMAC key, in base64url.
+                  The app does not get it.
+                type: str
+                required: true
+          reachable:
+            description: For V(acme), whether the host can ask itself under its own names. It does so before
+              the authority is asked. V(false) leaves that out, for a host whose router does not lead back.
+            type: bool
+            default: true
           fullchain:
             description: The certificate and its chain for V(provided), a path on the controller or the PEM
               text.
@@ -305,7 +346,8 @@ options:
               vault).
             type: str
           days:
-            description: Lifetime in days of a certificate that is V(self_signed).
+            description: Lifetime in days of a certificate that is V(self_signed). The authority decides on
+              others.
             type: int
             default: 90
           renew_before:
@@ -340,8 +382,9 @@ options:
         description:
           - Time for which browsers refuse to visit the app without TLS (Strict-Transport-Security). V(0)
             sends no such header.
-          - When not given, V(0) with a self-signed certificate and one day with another. Raise it in steps,
-            as C(docs/operations.md) tells, to V(17520h), two years; browsers that were told remember it.
+          - When not given, V(0) with a certificate that is self-signed or for practice, and one day with
+            another. Raise it in steps, as C(docs/operations.md) tells, to V(17520h), two years; browsers
+            that were told remember it.
         type: str
       headers: &headers
         description: Headers that the proxy puts on every answer, added to those of the policy. An empty

@@ -42,7 +42,11 @@ OPTIONS: dict[str, Any] = {
         "options": {
             "name": {"type": "str", "required": True},
             "domains": {"type": "list", "elements": "str", "required": True},
-            "provider": {"type": "str", "choices": ["self_signed", "provided"], "default": "self_signed"},
+            "provider": {
+                "type": "str",
+                "choices": ["self_signed", "provided", "acme"],
+                "default": "self_signed",
+            },
             "directory": {"type": "path", "required": True},
             "fullchain": {"type": "path"},
             "privkey": {"type": "path", "no_log": False},
@@ -52,6 +56,7 @@ OPTIONS: dict[str, Any] = {
                 "type": "dict",
                 "options": {"fullchain": {"type": "str"}, "privkey": {"type": "str", "no_log": True}},
             },
+            "acme": {"type": "dict"},
         },
     },
     "authority": {"type": "path", "required": True},
@@ -85,9 +90,7 @@ class Pair:
 
     def path(self, fullchain: str) -> str:
         """The directory of the pair with this chain; its name is the leaf's own digest."""
-        leaf = fullchain[: fullchain.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)] + "\n"
-        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf[leaf.index(ssl.PEM_HEADER) :])).hexdigest()
-        return os.path.join(self.store, f"{self.name}-{digest[:10]}")
+        return os.path.join(self.store, f"{self.name}-{hashlib.sha256(leaf(fullchain)).hexdigest()[:10]}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,12 @@ class Material:
     pair: Pair
     fullchain: str
     privkey: str | None = None
+
+
+def leaf(fullchain: str) -> bytes:
+    """Return the first certificate of a chain in PEM, as DER."""
+    first = fullchain[: fullchain.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)] + "\n"
+    return ssl.PEM_cert_to_DER_cert(first[first.index(ssl.PEM_HEADER) :])
 
 
 def inspect(pair: Pair, owner: int = 0) -> dict[str, Any]:

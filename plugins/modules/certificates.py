@@ -42,8 +42,10 @@ options:
         description:
           - V(self_signed) is issued by the inventory's own authority.
           - V(provided) is read from O(certificates[].provided).
+          - V(acme) is left to M(flaskworks.server.acme). Where there is no pair at all, it gets a stand-in
+            that nobody trusts, so that a server can start.
         type: str
-        choices: [self_signed, provided]
+        choices: [self_signed, provided, acme]
         default: self_signed
       directory:
         description: Path on the host that leads to the live pair, fullchain.pem and privkey.pem. It
@@ -77,6 +79,9 @@ options:
           privkey:
             description: Path on the controller, or PEM text, of the private key. The file may be vaulted.
             type: str
+      acme:
+        description: What M(flaskworks.server.acme) needs. Not read here.
+        type: dict
   authority:
     description:
       - Directory on the controller with ca.pem, which clients trust, and ca.key, which signs. Made when it
@@ -121,6 +126,11 @@ options:
       privkey:
         description: PEM text of the provided private key.
         type: str
+  retired:
+    description: Set by the action plugin, names whose certificates ACME is not to renew any more.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Tells what would change, without creating an authority or a key.
@@ -178,7 +188,7 @@ authority:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskworks.server.plugins.module_utils import key_pairs
+from ansible_collections.flaskworks.server.plugins.module_utils import acme, key_pairs
 
 INTERNAL = {
     "step": {"type": "str", "choices": ["inspect", "prepare", "install"], "default": "inspect"},
@@ -192,6 +202,7 @@ INTERNAL = {
             "privkey": {"type": "str", "no_log": True},
         },
     },
+    "retired": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -210,6 +221,9 @@ def main() -> None:
             changed=False,
             pairs={pair.name: key_pairs.inspect(pair) for pair in pairs},
             pending=key_pairs.pending(pairs).is_set(),
+            leftovers=acme.leftovers(
+                element["name"] for element in module.params["certificates"] if element["provider"] == "acme"
+            ),
         )
     except key_pairs.PairError as error:
         module.fail_json(msg=str(error))
@@ -226,6 +240,9 @@ def install(module: AnsibleModule, pairs: list[key_pairs.Pair]) -> None:
     pending = key_pairs.pending(pairs)
     if materials and module.params["apply"]:
         pending.set("key pairs were changed; the system was not told yet")
+    # First: a renewal that comes between must not replace the new pair.
+    for name in module.params["retired"]:
+        acme.retire(name)
     switched, previous = key_pairs.install(materials)
     key_pairs.protect(pairs)
     if pending.is_set():

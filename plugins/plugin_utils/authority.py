@@ -116,6 +116,12 @@ def find_or_create(
         return Authority(directory, certificate, created=True)
 
 
+def throwaway(now: datetime | None = None) -> tuple[Authority, ec.EllipticCurvePrivateKey]:
+    """Make an authority that nobody trusts, for certificates that only let a server start."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Authority(Path(os.devnull), _self_signed(key, "stand-in", (), now or datetime.now(UTC))), key
+
+
 def signing_key(directory: Path, read: Reader = plain_text) -> ec.EllipticCurvePrivateKey:
     path = directory / "ca.key"
     try:

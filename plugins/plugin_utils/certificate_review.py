@@ -80,7 +80,8 @@ def review(
         raise AuthorityError(f"{name}: {found['obstacle']}")
     chain = parse_chain(found["fullchain"])
     reason = found["fault"] or ("" if chain else "holds no certificate")
-    if not reason:
+    # Any pair will do until ACME issues: even one of another provider is better than a stand-in.
+    if not reason and wanted["provider"] != "acme":
         reason = (
             _differs_from_provided(chain, bundle) if bundle else _needs_issue(wanted, chain, authority, now)
         )

@@ -142,6 +142,12 @@ SOURCE_KINDS = ("path", "git", "archive", "package")
 ACME_WEBROOT = "/var/lib/flask/acme"
 """Where proofs for a certificate authority (RFC 8555, HTTP-01) are written and every proxy looks for them."""
 
+ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
+ACME_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+
+ACME_KEYS = ("email", "directory", "staging", "root", "profile", "eab", "reachable")
+"""Keys of tls that only the provider acme has."""
+
 POLICY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -852,10 +858,43 @@ def _check_tls(tls: dict[str, Any], where: str, problems: list[str]) -> None:
             f"{where}.tls: {' and '.join(given)} are for provider 'provided', not "
             f"'{tls['provider']}'; choose one of the two ways"
         )
+    _check_acme(tls, where, problems)
     if tls["renew_before"] >= tls["days"]:
         problems.append(
             f"{where}.tls: renew_before ({tls['renew_before']}) must be less than days ({tls['days']})"
         )
+
+
+def _check_acme(tls: dict[str, Any], where: str, problems: list[str]) -> None:
+    if tls["provider"] != "acme":
+        unset = {"staging": False, "reachable": True}
+        given = [key for key in ACME_KEYS if tls[key] != unset.get(key)]
+        if given:
+            problems.append(
+                f"{where}.tls: {_listed(given)} {'is' if len(given) == 1 else 'are'} for provider 'acme', "
+                f"not '{tls['provider']}'; choose one of the two ways"
+            )
+        return
+    if tls["email"] is not None and not re.fullmatch(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+", tls["email"]):
+        problems.append(f"{where}.tls.email: '{tls['email']}' is not an address, as in ops@example.org")
+    if tls["staging"] and tls["directory"] is not None:
+        problems.append(f"{where}.tls: staging has a directory of its own; give one of directory and staging")
+    if tls["directory"] is not None and not re.fullmatch(r"https://[^\s/]+(/\S*)?", tls["directory"]):
+        problems.append(
+            f"{where}.tls.directory: '{tls['directory']}' is not the address of a directory; use https://…"
+        )
+    if tls["profile"] is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", tls["profile"]):
+        problems.append(f"{where}.tls.profile: '{tls['profile']}' is not the name of a profile")
+    if tls["root"] is not None and "-----BEGIN" not in tls["root"] and not tls["root"].startswith("/"):
+        problems.append(_relative(f"{where}.tls.root", tls["root"]))
+    secret = (tls["eab"] or {}).get("secret")
+    if secret is not None and (not _WORD.fullmatch(secret) or secret in OWN_VARIABLES):
+        problems.append(f"{where}.tls.eab.secret: '{secret}' is not the name of a secret, as in ACME_EAB_KEY")
+
+
+def _tls_secrets(app: Mapping[str, Any]) -> list[str]:
+    """Return the names of the secrets that the certificate needs; the app does not get them."""
+    return [name for name in [(app["tls"]["eab"] or {}).get("secret")] if name]
 
 
 def _check_secrets(
@@ -871,7 +910,7 @@ def _check_secrets(
             f"{where}: secret {secret} has no value; add it to flask_secrets.{name} "
             "in the vault file (ansible-vault edit)"
         )
-        for secret in app["secrets"]
+        for secret in [*app["secrets"], *_tls_secrets(app)]
         if secret not in names
     )
     for secret in names:
@@ -1001,7 +1040,7 @@ def _resolve_app(
                 "FORWARDED_HOPS": "1",
                 "SHARED_DIRECTORY": f"{home}/shared",
             },
-            "secrets": sorted({*app["secrets"], *secret_names}),
+            "secrets": sorted({*app["secrets"], *secret_names} - {*_tls_secrets(app)}),
         },
         "releases": {
             "name": name,
@@ -1038,6 +1077,17 @@ def _resolve_app(
             "days": app["tls"]["days"],
             "renew_before": app["tls"]["renew_before"],
             "provided": {"fullchain": app["tls"]["fullchain"], "privkey": app["tls"]["privkey"]},
+            "acme": {
+                "directory": app["tls"]["directory"]
+                or (ACME_STAGING if app["tls"]["staging"] else ACME_DIRECTORY),
+                "email": app["tls"]["email"],
+                "root": app["tls"]["root"],
+                "profile": app["tls"]["profile"],
+                "eab": {key: (app["tls"]["eab"] or {}).get(key) for key in ("kid", "secret")},
+                "reachable": app["tls"]["reachable"],
+                "webroot": ACME_WEBROOT,
+                "https_port": ports["https"],
+            },
         },
         "sites": {
             "name": name,
@@ -1091,7 +1141,8 @@ def _resolve_app(
 def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     hsts = app["hsts"]
     if hsts is None:
-        hsts = 0 if app["tls"]["provider"] == "self_signed" else 86_400
+        tls = app["tls"]
+        hsts = 0 if tls["provider"] == "self_signed" or tls["staging"] else 86_400
     policy = {**POLICY_HEADERS, **({"Strict-Transport-Security": f"max-age={hsts}"} if hsts else {})}
     own = {str(name).lower() for name in app["headers"]}
     headers = {**{name: value for name, value in policy.items() if name.lower() not in own}, **app["headers"]}

@@ -75,7 +75,7 @@ def test_defaults_equal_the_spec(role: str) -> None:
             )
             assert value == f"{{{{ {plan_line}.{INPUTS[name]} }}}}"
             assert spec[name]["required"] is True, name
-        elif name == "gunicorn_secrets":
+        elif name in ("gunicorn_secrets", "tls_secrets"):
             assert (value, spec[name]["default"]) == ("{{ flask_secrets | default({}) }}", {})
         elif value == f"{{{{ __{name} }}}}" and "{{" not in str(internal[f"__{name}"]):
             assert spec[name]["default"] == internal[f"__{name}"], name

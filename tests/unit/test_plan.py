@@ -136,6 +136,16 @@ def test_every_path_and_limit_of_an_app() -> None:
             "days": 90,
             "renew_before": 30,
             "provided": {"fullchain": None, "privkey": None},
+            "acme": {
+                "directory": "https://acme-v02.api.letsencrypt.org/directory",
+                "email": None,
+                "root": None,
+                "profile": None,
+                "eab": {"kid": None, "secret": None},
+                "reachable": True,
+                "webroot": "/var/lib/flask/acme",
+                "https_port": 443,
+            },
         }
     ]
     assert resolved["sites"] == [
@@ -318,11 +328,50 @@ def test_a_hook_is_a_command_or_several() -> None:
     }
 
 
+def test_acme() -> None:
+    described = hello(
+        secrets=[],
+        tls={
+            "provider": "acme",
+            "email": "ops@example.org",
+            "staging": True,
+            "profile": "shortlived",
+            "eab": {"kid": "kid-1", "secret": "ACME_EAB_KEY"},
+        },
+    )
+    secrets = {"hello": {"ACME_EAB_KEY": "canary-value", "TOKEN": "x"}}
+    resolved = plan([described], {"ports": {"https": 8443}}, FACTS, secrets)
+    assert resolved["certificates"][0]["acme"] == {
+        "directory": "https://acme-staging-v02.api.letsencrypt.org/directory",
+        "email": "ops@example.org",
+        "root": None,
+        "profile": "shortlived",
+        "eab": {"kid": "kid-1", "secret": "ACME_EAB_KEY"},
+        "reachable": True,
+        "webroot": "/var/lib/flask/acme",
+        "https_port": 8443,
+    }
+    assert resolved["policy"]["acme_webroot"] == "/var/lib/flask/acme"
+    assert resolved["services"][0]["secrets"] == ["TOKEN"]
+
+
+def test_the_key_of_an_external_account_must_have_a_value() -> None:
+    described = hello(secrets=[], tls={"provider": "acme", "eab": {"kid": "k", "secret": "ACME_EAB_KEY"}})
+    assert sentences([described], {}, secrets={}) == [
+        (
+            "flask_apps.hello: secret ACME_EAB_KEY has no value; add it to flask_secrets.hello "
+            "in the vault file (ansible-vault edit)"
+        )
+    ]
+
+
 def test_hsts_is_off_for_self_signed_and_a_day_for_provided() -> None:
     provided = {"provider": "provided", "fullchain": "/c.pem", "privkey": "/k.pem"}
     for changes, expected in (
         ({}, []),
         ({"tls": provided}, ["max-age=86400"]),
+        ({"tls": {"provider": "acme"}}, ["max-age=86400"]),
+        ({"tls": {"provider": "acme", "staging": True}}, []),
         ({"tls": provided, "hsts": "17520h"}, ["max-age=63072000"]),
         ({"hsts": 0}, []),
     ):
@@ -617,8 +666,46 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
             ),
         ),
         (
-            {"tls": {"provider": "acme"}},
-            "flask_apps.hello.tls.provider: 'acme' is not known; it is one of self_signed, provided",
+            {"tls": {"provider": "acne"}},
+            "flask_apps.hello.tls.provider: 'acne' is not known, did you mean 'acme'?",
+        ),
+        (
+            {"tls": {"email": "ops@example.org", "staging": True}},
+            (
+                "flask_apps.hello.tls: email and staging are for provider 'acme', not 'self_signed'; "
+                "choose one of the two ways"
+            ),
+        ),
+        (
+            {"tls": {"provider": "acme", "email": "ops"}},
+            "flask_apps.hello.tls.email: 'ops' is not an address, as in ops@example.org",
+        ),
+        (
+            {"tls": {"provider": "acme", "staging": True, "directory": "https://ca.example.org/directory"}},
+            "flask_apps.hello.tls: staging has a directory of its own; give one of directory and staging",
+        ),
+        (
+            {"tls": {"provider": "acme", "directory": "ca.example.org"}},
+            "flask_apps.hello.tls.directory: 'ca.example.org' is not the address of a directory; use https://…",
+        ),
+        (
+            {"tls": {"provider": "acme", "root": "files/root.pem"}},
+            (
+                "flask_apps.hello.tls.root: 'files/root.pem' depends on the working directory; "
+                "write {{ inventory_dir }}/… or an absolute path"
+            ),
+        ),
+        (
+            {"tls": {"provider": "acme", "profile": "short lived"}},
+            "flask_apps.hello.tls.profile: 'short lived' is not the name of a profile",
+        ),
+        (
+            {"tls": {"provider": "acme", "eab": {"kid": "k"}}},
+            "flask_apps.hello.tls.eab: 'secret' is missing; it is required",
+        ),
+        (
+            {"tls": {"provider": "acme", "eab": {"kid": "k", "secret": "a key"}}},
+            "flask_apps.hello.tls.eab.secret: 'a key' is not the name of a secret, as in ACME_EAB_KEY",
         ),
         ({"tls": {"days": 20}}, "flask_apps.hello.tls: renew_before (30) must be less than days (20)"),
         (

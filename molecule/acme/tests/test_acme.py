@@ -1,0 +1,192 @@
+"""From a bare host to a certificate that an ACME authority has issued, and on through renewals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+PLAYBOOK = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "playbooks" / "provision.yml"
+WEB = ("trixie", "bookworm")
+
+
+def provision(**variables: Any) -> subprocess.CompletedProcess[str]:
+    """Provision both hosts, as an operator would."""
+    return subprocess.run(
+        ["ansible-playbook", "-i", EPHEMERAL / "inventory", PLAYBOOK, "-e", json.dumps(variables)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def changed(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return how many tasks changed something, by host."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    return {name: int(count) for name, count in re.findall(r"(?m)^(\w+) +: .*changed=(\d+)", plain)}
+
+
+def names(*prefixes: str) -> list[str]:
+    """Return names of every host; Ansible fills in which one."""
+    return [f"{prefix}{{{{ inventory_hostname }}}}.example.org" for prefix in prefixes]
+
+
+@pytest.fixture(scope="session")
+def trusted(platforms: dict[str, Any]) -> ssl.SSLContext:
+    """Return what trusts the authority's root and nothing else."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    url = f"https://{platforms['authority'].address}:15000/roots/0"
+    with urllib.request.urlopen(url, timeout=30, context=context) as answer:
+        return ssl.create_default_context(cadata=answer.read().decode())
+
+
+def shown(address: str, name: str, context: ssl.SSLContext) -> dict[str, Any]:
+    """Return the certificate that a name is served with, which must be valid for it."""
+    with (
+        socket.create_connection((address, 443), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=name) as channel,
+    ):
+        return dict(channel.getpeercert() or {})
+
+
+def asked(hosts: dict[str, Host]) -> int:
+    """Return how often the authority was asked for anything at all."""
+    return len(
+        hosts["authority"].check_output("journalctl -u pebble -o cat | grep -F 'POST /' || :").splitlines()
+    )
+
+
+def live(host: Host) -> str:
+    return str(host.check_output("readlink /etc/flask/tls/hello"))
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_one_run_ends_with_the_certificate_served(
+    name: str, platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
+) -> None:
+    for domain in (f"{name}.example.org", f"www.{name}.example.org"):
+        certificate = shown(platforms[name].address, domain, trusted)
+        assert certificate["subjectAltName"] == (
+            ("DNS", f"{name}.example.org"),
+            ("DNS", f"www.{name}.example.org"),
+        )
+    key = hosts[name].file("/etc/flask/tls/hello/privkey.pem")
+    assert (key.user, key.group, key.mode) == ("root", "root", 0o600)
+    assert "prime256v1" in hosts[name].check_output("openssl pkey -in %s -noout -text", key.path)
+    assert hosts[name].check_output("systemctl is-active certbot.timer") == "active"
+
+
+def test_a_run_with_nothing_to_do_asks_nobody(hosts: dict[str, Host]) -> None:
+    before = asked(hosts)
+    assert before > 0
+    assert changed(provision()) == {"trixie": 0, "bookworm": 0}
+    assert asked(hosts) == before
+
+
+def test_a_name_that_comes_is_served(
+    platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
+) -> None:
+    done = provision(acme_domains=names("", "www.", "new."))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in WEB:
+        assert shown(platforms[name].address, f"new.{name}.example.org", trusted)
+        assert len(hosts[name].check_output("ls /etc/flask/tls/.pairs").split()) == 2  # live and previous
+
+
+def test_names_that_lead_elsewhere_are_told_and_nobody_is_asked(
+    platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
+) -> None:
+    before, pairs = asked(hosts), {name: live(hosts[name]) for name in WEB}
+    authority = platforms["authority"].address
+    for name in WEB:
+        hosts[name].check_output(f"echo '{authority} away.{name}.example.org' >>/etc/hosts")
+    done = provision(acme_domains=names("", "nowhere.", "away."))
+    told = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2
+    for name in WEB:
+        assert f"hello: nowhere.{name}.example.org does not resolve" in told
+        assert "let its A or AAAA record lead to this host, or take it out of domains" in told
+        assert f"hello: away.{name}.example.org leads to {authority}, where port 80 gives no answer" in told
+        assert "The site stays up with the certificate of 'Pebble Intermediate CA" in told
+        assert shown(platforms[name].address, f"{name}.example.org", trusted)
+    assert {name: live(hosts[name]) for name in WEB} == pairs
+    assert asked(hosts) == before
+
+
+@contextmanager
+def load(platforms: dict[str, Any], trusted: ssl.SSLContext) -> Iterator[dict[str, Counter[str]]]:
+    """Ask both hosts all the time, a connection for each request; count the answers, by host."""
+    answers: dict[str, Counter[str]] = {name: Counter() for name in WEB}
+    over = threading.Event()
+
+    def ask(name: str) -> None:
+        domain = f"www.{name}.example.org"
+        while not over.is_set():
+            try:
+                with (
+                    socket.create_connection((platforms[name].address, 443), timeout=60) as plain,
+                    trusted.wrap_socket(plain, server_hostname=domain) as channel,
+                ):
+                    channel.sendall(f"GET / HTTP/1.1\r\nHost: {domain}\r\nConnection: close\r\n\r\n".encode())
+                    answers[name][channel.recv(12).decode()] += 1
+            except OSError as error:
+                answers[name][repr(error)] += 1
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in WEB for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_timer_renews_without_a_failed_request(
+    platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
+) -> None:
+    changed(provision(acme_domains=names("", "www.")))  # a name that goes
+    before = {name: shown(platforms[name].address, f"{name}.example.org", trusted) for name in WEB}
+    with load(platforms, trusted) as answers:
+        for name in WEB:
+            hosts[name].check_output(
+                "sed -i '1i renew_before_expiry = 3650 days' /etc/letsencrypt/renewal/flask-hello.conf"
+            )
+            hosts[name].check_output("systemctl start certbot.service")
+    for name in WEB:
+        certificate = shown(platforms[name].address, f"{name}.example.org", trusted)
+        assert certificate["subjectAltName"] == before[name]["subjectAltName"]
+        assert certificate["serialNumber"] != before[name]["serialNumber"]
+        assert dict(answers[name]).keys() == {"HTTP/1.1 308"}
+        assert answers[name].total() > 20
+        hosts[name].check_output("sed -i 1d /etc/letsencrypt/renewal/flask-hello.conf")
+
+
+def test_another_provider_ends_the_renewals(platforms: dict[str, Any], hosts: dict[str, Host]) -> None:
+    before = asked(hosts)
+    changed(provision(acme_tls={"provider": "self_signed"}))
+    own = ssl.create_default_context(cafile=str(EPHEMERAL / "inventory" / ".tls" / "ca.pem"))
+    for name in WEB:
+        assert shown(platforms[name].address, f"{name}.example.org", own)
+        assert not hosts[name].file("/etc/letsencrypt/renewal/flask-hello.conf").exists
+        assert not hosts[name].file("/etc/letsencrypt/live/flask-hello").exists
+        hosts[name].check_output("systemctl start certbot.service")
+    assert asked(hosts) == before
