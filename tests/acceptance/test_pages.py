@@ -90,6 +90,9 @@ class TestMaintenance:
             ("GET", "/static/style.css"),
             ("GET", "/static/app.3f2a91bc.js"),
             ("GET", "/static/no-such-file"),
+            ("GET", "/static/before.css"),
+            ("GET", "/media/photo.txt"),
+            ("GET", "/media/none.txt"),
             ("GET", "/echo/health/"),
             ("GET", "/echo/healthy"),
             ("GET", "/echo/health/../../release"),
@@ -130,6 +133,18 @@ class TestMaintenance:
         assert answer.status == 200
         assert json.loads(answer.body)["target"] == "/echo/health?x=1"
         assert answer.all("Retry-After") == []
+
+    @pytest.mark.parametrize("target", ["/", "/static/style.css", "/media/photo.txt"])
+    def test_everybody_sees_the_page_of_a_site_for_few(self, client: Client, target: str) -> None:
+        answer = client.ask(target, host="shut.example.org", sni="shut.example.org")
+        assert (answer.status, answer.one("Retry-After")) == (503, "300")
+        assert answer.all("WWW-Authenticate") == []
+        assert is_a_page(answer, "<h1>Back soon</h1>")
+
+    def test_its_health_check_is_for_few_all_the_same(self, client: Client) -> None:
+        answer = client.ask("/echo/health", host="shut.example.org", sni="shut.example.org")
+        assert answer.status in (401, 403)
+        assert b"environ" not in answer.body
 
     def test_plain_http_still_moves_to_the_origin(self, client: Client) -> None:
         answer = client.ask("/x", host="closed.example.org", port=80, tls=False)

@@ -1,0 +1,303 @@
+"""What a proxy is on its host, beyond what acceptance tests see of it: files, logs, its unit, refusals."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.flaskworks.server.tests.acceptance.client import Client
+from testinfra.host import Host
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Where a proxy differs from the other in what is asked here."""
+
+    unit: str
+    configuration: str
+    logs: str
+    check: tuple[str, str]
+    """The command that checks a configuration, and the end of what it says of one without a warning."""
+    wrong_alone: tuple[tuple[dict[str, Any], str], ...]
+    """Values that make a site wrong by itself, and words of the refusal."""
+    wrong_together: tuple[dict[str, Any], str]
+    """Values that make a site wrong beside "hello", and words of the refusal."""
+
+
+OWN = "/etc/flask/tls/hello"
+PROXIES = {
+    "nginx": Proxy(
+        unit="nginx.service",
+        configuration="/etc/nginx",
+        logs="/var/log/nginx",
+        check=("nginx -t", "nginx: configuration file /etc/nginx/nginx.conf test is successful\n"),
+        wrong_alone=(
+            ({"headers": [{"name": "X-Broken", "value": "half a variable$"}]}, "invalid variable name"),
+        ),
+        wrong_together=({"upstream": "flask-hello"}, "duplicate upstream"),
+    ),
+    "apache": Proxy(
+        unit="apache2.service",
+        configuration="/etc/apache2",
+        logs="/var/log/apache2",
+        check=("apachectl -t", "Syntax OK\n"),
+        wrong_alone=(
+            ({"certificate": {"fullchain": "/none.pem", "privkey": f"{OWN}/privkey.pem"}}, "/none.pem"),
+            # Apache itself would find this out at the reload, and end.
+            (
+                {
+                    "certificate": {
+                        "fullchain": f"{OWN}/fullchain.pem",
+                        "privkey": "/etc/ssl/private/ssl-cert-snakeoil.key",
+                    }
+                },
+                "is not the key of /etc/flask/tls/hello/fullchain.pem",
+            ),
+        ),
+        wrong_together=({"http_port": 443}, "Cannot define multiple Listeners on the same IP:port"),
+    ),
+}
+NAME = os.environ["MOLECULE_SCENARIO_NAME"]
+PROXY = PROXIES[NAME]
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _client(platform: Any) -> Client:
+    return Client(platform.address, str(INVENTORY.parent / f"{platform.name}.pem"))
+
+
+@pytest.fixture(scope="session")
+def client(platform: Any) -> Client:
+    return _client(platform)
+
+
+@pytest.fixture(scope="session")
+def clients(platforms: dict[str, Any]) -> list[Client]:
+    return [_client(platform) for platform in platforms.values()]
+
+
+def eventually(question: Callable[[], bool], seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if question():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+class TestFiles:
+    def test_the_configuration_is_checked_without_a_warning(self, host: Host) -> None:
+        command, said = PROXY.check
+        checked = host.run(command)
+        assert checked.rc == 0
+        assert checked.stderr.endswith(said)
+        assert "warn" not in checked.stderr.lower()
+        assert "could not reliably determine" not in checked.stderr
+
+    def test_the_sites_of_the_distribution_are_gone(self, host: Host) -> None:
+        sites = host.check_output(f"ls -A {PROXY.configuration}/sites-enabled").split()
+        assert sites
+        assert [site for site in sites if not site.startswith("flask-")] == []
+
+    def test_the_workers_may_reach_the_sockets(self, host: Host) -> None:
+        assert "flask-proxy" in host.user("www-data").groups
+
+    def test_a_renamed_symlink_moves_app_and_files_without_a_reload(self, client: Client, host: Host) -> None:
+        def switch(release: str) -> None:
+            host.check_output(
+                f"ln -sfn releases/{release} /srv/hello/next && mv -T /srv/hello/next /srv/hello/current"
+            )
+
+        def serves(release: str) -> bool:
+            return client.ask("/release").body.decode() == release
+
+        try:
+            for release in ("two", "one", "two"):
+                switch(release)
+                style = client.ask("/static/style.css").body
+                assert style.startswith(f"static/style.css of {release}\n".encode())
+                # A kept connection to the old release lives for two seconds at most.
+                assert eventually(lambda release=release: serves(release))  # type: ignore[misc]
+        finally:
+            switch("one")
+
+
+class TestLogs:
+    def test_there_is_one_object_per_request(self, client: Client, host: Host) -> None:
+        client.ask(
+            '/echo/"}%0a{"x":"?a=\\"\x7f',
+            headers=[("User-Agent", '"}\\ \xff\t'), ("Referer", 'https://x.example.org/"')],
+        )
+        client.send(b"\x16\x03\x01 nonsense\r\n\r\n")
+        client.send(b"GET / HTTP/9.9\r\n\r\n")
+        told = client.ask("/echo/last").one("X-Request-ID")
+
+        def entries() -> list[dict[str, object]]:
+            # In base64, because nginx passes bytes on that are no UTF-8.
+            encoded = host.check_output(f"base64 {PROXY.logs}/flask-hello.log")
+            lines = base64.b64decode(encoded).decode("utf-8", "surrogateescape")
+            return [json.loads(line) for line in lines.splitlines()]
+
+        # nginx buffers the log for five seconds.
+        assert eventually(lambda: any(entry["request_id"] == told for entry in entries()))
+        found = entries()
+        last = next(entry for entry in found if entry["request_id"] == told)
+        assert {
+            name: last[name] for name in ("app", "method", "path", "status", "tls", "scheme", "host")
+        } == {
+            "app": "hello",
+            "method": "GET",
+            "path": "/echo/last",
+            "status": 200,
+            "tls": "TLSv1.3",
+            "scheme": "https",
+            "host": "hello.example.org",
+        }
+        assert float(str(last["duration"])) >= 0
+        if NAME == "nginx":
+            # nginx takes the two from different clocks of milliseconds, so they may be a tick or two apart.
+            assert float(str(last["duration"])) + 0.002 >= float(str(last["upstream_duration"])) >= 0
+        assert all(isinstance(entry["status"], int) and isinstance(entry["bytes"], int) for entry in found)
+
+    def test_the_ids_of_other_answers_are_there_too(self, client: Client, host: Host) -> None:
+        """Of files, refusals, redirects and of what no app answered."""
+        answers = [
+            client.ask("/static/style.css"),
+            client.ask("/static/.secret"),
+            client.ask("/echo", method="POST", body=b"x" * 65537),
+            client.ask("/", host="www.hello.example.org", sni="www.hello.example.org"),
+        ]
+        told = [answer.one("X-Request-ID") for answer in answers]
+        away = client.ask("/", host="away.example.org:8443", sni="away.example.org", port=8443)
+        log = f"{PROXY.logs}/flask-hello.log {PROXY.logs}/flask-away.log"
+        for identity in (*told, away.one("X-Request-ID")):
+            assert eventually(lambda identity=identity: host.run(f"grep -qF {identity} {log}").succeeded)  # type: ignore[misc]
+
+    def test_refused_requests_are_logged_apart(self, client: Client, host: Host) -> None:
+        client.ask("/who-asks", host="unknown.example.org")
+        # Not by reading it here: requests were refused whose bytes are no text.
+        assert eventually(lambda: host.run(f"grep -aqF /who-asks {PROXY.logs}/flask.log").succeeded)
+
+    @pytest.mark.parametrize("name", ["flask-hello.log", "flask.log"])
+    def test_they_are_not_readable_by_everybody(self, host: Host, name: str) -> None:
+        assert host.file(f"{PROXY.logs}/{name}").mode & 0o007 == 0
+
+
+def test_a_crash_is_survived(client: Client, host: Host) -> None:
+    service = host.service(PROXY.unit)
+    assert service.is_enabled
+    killed = host.check_output(f"systemctl show --value --property MainPID {PROXY.unit}")
+    host.check_output(f"kill -KILL {killed}")
+
+    def answers() -> bool:
+        try:
+            return client.ask("/release").status == 200
+        except OSError:
+            return False
+
+    assert eventually(lambda: service.is_running and answers())
+    assert host.check_output(f"systemctl show --value --property MainPID {PROXY.unit}") != killed
+
+
+class TestRefusals:
+    """A configuration that is refused leaves no trace; one that loses sites removes them."""
+
+    @pytest.fixture
+    def sites(self) -> list[dict[str, Any]]:
+        described = yaml.safe_load((ROOT / "tests/acceptance/target/sites.yml").read_text())
+        return [dict(site) for site in described["acceptance_sites"]]
+
+    @staticmethod
+    def converge(sites: list[dict[str, Any]]) -> tuple[int, str]:
+        done = subprocess.run(
+            [
+                *("ansible-playbook", "-i", INVENTORY, ROOT / "molecule" / NAME / "converge.yml"),
+                *("-e", json.dumps({f"{NAME}_sites": sites})),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    @staticmethod
+    def fingerprints(hosts: dict[str, Host]) -> dict[str, str]:
+        return {
+            name: host.check_output(
+                f"find {PROXY.configuration} /etc/sysusers.d /etc/systemd/system /usr/local/lib/flaskworks "
+                "/var/lib/flask/pages -type f -exec sha256sum {} + | sort -k 2"
+            )
+            for name, host in hosts.items()
+        }
+
+    @pytest.fixture
+    def untouched(self, hosts: dict[str, Host], clients: list[Client]) -> Iterator[None]:
+        """Assert that every host is afterwards as it was, and serves."""
+        before = self.fingerprints(hosts)
+        yield
+        assert self.fingerprints(hosts) == before
+        assert [client.ask("/release").status for client in clients] == [200] * len(hosts)
+
+    @pytest.mark.usefixtures("untouched")
+    @pytest.mark.parametrize(("values", "words"), PROXY.wrong_alone)
+    def test_a_site_that_is_wrong_by_itself_is_not_installed(
+        self, hosts: dict[str, Host], sites: list[dict[str, Any]], values: dict[str, Any], words: str
+    ) -> None:
+        sites[0].update(values)
+        sites[1]["timeout"] = 31  # valid, but not installed without the other
+        code, said = self.converge(sites)
+        assert code != 0
+        assert said.count(f"{PROXY.configuration}/sites-enabled/flask-hello.conf was refused") >= len(hosts)
+        assert words in said
+
+    @pytest.mark.usefixtures("untouched")
+    def test_sites_that_are_wrong_together_are_taken_back(self, sites: list[dict[str, Any]]) -> None:
+        values, words = PROXY.wrong_together
+        sites[1].update(values)
+        code, said = self.converge(sites)
+        assert code != 0
+        assert words in said
+        assert "put back as before" in said
+
+    @pytest.mark.usefixtures("untouched")
+    def test_a_port_that_somebody_else_holds_is_refused_by_name(
+        self, hosts: dict[str, Host], sites: list[dict[str, Any]]
+    ) -> None:
+        sites[1]["http_port"] = 8081
+        try:
+            for host in hosts.values():
+                host.check_output("systemd-run --unit=squatter --collect python3 -m http.server 8081")
+                host.check_output(
+                    "timeout 60 sh -c 'until ss -Hltn sport = :8081 | grep -q .; do sleep 0.1; done'"
+                )
+            code, said = self.converge(sites)
+        finally:
+            for host in hosts.values():
+                host.run("systemctl stop squatter.service")
+        assert code != 0
+        assert said.count("port 8081 is held by python3 (process ") >= len(hosts)
+
+    @pytest.fixture
+    def afterwards_as_before(self, sites: list[dict[str, Any]]) -> Iterator[None]:
+        yield
+        code, said = self.converge(sites)
+        assert code == 0, said
+
+    @pytest.mark.usefixtures("afterwards_as_before")
+    def test_sites_that_are_gone_are_removed(self, clients: list[Client], hosts: dict[str, Host]) -> None:
+        code, said = self.converge([])
+        assert code == 0, said
+        for host in hosts.values():
+            assert host.check_output(f"ls -A {PROXY.configuration}/sites-enabled") == ""
+            assert host.service(PROXY.unit).is_running
+        assert [client.ask("/", port=80, tls=False).status for client in clients] == [421] * len(hosts)
