@@ -34,6 +34,9 @@ LIFETIME = timedelta(days=3650)
 BACKDATED = timedelta(hours=1)  # clocks of clients that run behind the controller's
 NAME_LENGTH = 64  # ub-common-name of RFC 5280
 
+STAND_IN = "stand-in"
+"""How the name begins of what issues certificates that nobody trusts."""
+
 IGNORED = """\
 # ca.key signs for every name that clients of ca.pem believe: it stays out of the repository.
 /ca.key
@@ -119,7 +122,7 @@ def find_or_create(
 def throwaway(now: datetime | None = None) -> tuple[Authority, ec.EllipticCurvePrivateKey]:
     """Make an authority that nobody trusts, for certificates that only let a server start."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return Authority(Path(os.devnull), _self_signed(key, "stand-in", (), now or datetime.now(UTC))), key
+    return Authority(Path(os.devnull), _self_signed(key, STAND_IN, (), now or datetime.now(UTC))), key
 
 
 def signing_key(directory: Path, read: Reader = plain_text) -> ec.EllipticCurvePrivateKey:
@@ -288,7 +291,7 @@ def check_provided(
             f"an RSA key of {key.key_size} bits is refused by servers and clients; use 2048 or more, or P-256"
         )
     covered = names_of(leaf)
-    if missing := [domain for domain in domains if not _covers(covered, domain)]:
+    if missing := [domain for domain in domains if not covers(covered, domain)]:
         problems.append(
             f"the certificate is for {', '.join(covered) or 'no name'} and does not cover "
             f"{', '.join(missing)}"
@@ -408,7 +411,7 @@ def _general_name(name: str, domain: str) -> x509.GeneralName:
         ) from None
 
 
-def _covers(names: Sequence[str], domain: str) -> bool:
+def covers(names: Sequence[str], domain: str) -> bool:
     """Whether one of the names is this domain; a star stands for exactly one label (RFC 9525)."""
     domain = domain.lower()
     return any(

@@ -33,7 +33,7 @@ def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[
                 notes.setdefault(f"{app}: {note}", []).append(host)
     written = table([HEADING, *rows], right=(4, 6, 7)) if rows else []
     written += [f"{note} [{', '.join(where)}]" for note, where in notes.items()]
-    written += [f"{host}: not listed, {_why(found.get(host))}" for host in hosts if not _apps(found, host)]
+    written += [f"{host}: not listed, {why(found.get(host))}" for host in hosts if not _apps(found, host)]
     return written
 
 
@@ -42,7 +42,8 @@ def _apps(found: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Map
     return apps if isinstance(apps, Mapping) else {}
 
 
-def _why(result: Mapping[str, Any] | None) -> str:
+def why(result: Mapping[str, Any] | None) -> str:
+    """Say why a host has told nothing."""
     if not result:
         return "it was lost before"
     if result.get("unreachable"):

@@ -1,0 +1,36 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Controller side of flaskworks.server.status: the host learns of its apps only what it has to ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
+
+MODULE = "flaskworks.server.status"
+KEYS = ("name", "domains", "https_port")
+
+
+class ActionModule(ActionBase):
+    """Ask the host."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        lists = {"type": "list", "elements": "dict", "required": True}
+        _validated, given = self.validate_argument_spec({"releases": lists, "sites": lists})
+        given["sites"] = [
+            {
+                **{key: site[key] for key in KEYS},
+                "certificate": {"fullchain": site["certificate"]["fullchain"]},
+            }
+            for site in given["sites"]
+        ]
+        result = lean.call(self, MODULE, given, task_vars or {})
+        if result is None:
+            result = self._execute_module(module_name=MODULE, module_args=given, task_vars=task_vars)
+        return result

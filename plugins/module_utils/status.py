@@ -1,0 +1,78 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How one app of a host is: its release, whether that answers, the certificate that visitors are shown."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from . import acme, key_pairs
+from .release import gate, ids, places
+from .release.ports import Host
+from .release.request import Release
+
+LIMIT = 5.0
+"""Seconds that the app may take for its answer."""
+
+
+def look(host: Host, release: Release, site: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell how an app is. It only asks, and takes no lock.
+
+    Args:
+        host: the host.
+        release: what the plan says of the app's releases.
+        site: the ``domains``, ``https_port`` and ``fullchain`` of its site.
+    """
+    return {**_release(host, release), **_certificates(site)}
+
+
+def _release(host: Host, release: Release) -> dict[str, Any]:
+    name = places.pointer(release, "current")
+    if name is not None:
+        os.listdir(release.releases)  # who may not read it could not ask the app either
+    else:
+        return {"release": None, "age": None, "service": None, "health": None, "healthy": False}
+    answer = host.probe(
+        os.path.join(release.releases, name, "gunicorn.sock"), gate.request(release), LIMIT, lambda: False
+    )
+    return {
+        "release": name,
+        "age": round(max(host.now() - ids.moment(name), 0)) if ids.is_id(name) else None,
+        "service": host.watch(release.units(name)[1]).active,
+        "health": answer.text,
+        "healthy": answer.status == release.health.status,
+    }
+
+
+def _certificates(site: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown for each domain: the certificates in PEM, each once, and in words where there is none."""
+    found: dict[str, list[str]] = {}
+    missing: dict[str, str] = {}
+    for domain in site["domains"]:
+        try:
+            # A wildcard is asked for by a name that only it has.
+            shown = acme.shown(site["https_port"], domain.replace("*", "flaskworks-status", 1))
+        except OSError as error:
+            missing[domain] = f"the handshake fails ({error.strerror or error})"
+            continue
+        if shown:
+            found.setdefault(ssl.DER_cert_to_PEM_cert(shown), []).append(domain)
+        else:
+            missing[domain] = f"nobody listens on port {site['https_port']}"
+    return {
+        "certificates": [{"pem": pem, "domains": domains} for pem, domains in found.items()],
+        "missing": missing,
+        "installed": _installed(site["fullchain"]) in (*found, ""),
+    }
+
+
+def _installed(path: str) -> str:
+    """The certificate that the proxy should show, in PEM; nothing when there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return ssl.DER_cert_to_PEM_cert(key_pairs.leaf(file.read()))
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,127 @@
+# Copyright: (c) 2026, the flaskworks.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How the apps of all hosts are, as lines for people. Pure: it reads what the module status has returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from ansible_collections.flaskworks.server.plugins.module_utils.release.ids import age
+from ansible_collections.flaskworks.server.plugins.plugin_utils.authority import (
+    STAND_IN,
+    common_name,
+    covers,
+    names_of,
+    parse_chain,
+)
+from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import NONE, short, table
+from ansible_collections.flaskworks.server.plugins.plugin_utils.release_table import why
+
+HEADING = ("app", "host", "release", "age", "service", "health", "days", "issuer", "names")
+
+OVERDUE = 0.25
+"""Part of its life that a certificate has left when it should have been renewed long ago.
+
+Everything here renews with a third left or more, so this holds for lives of days and of years.
+"""
+
+
+def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: datetime) -> list[str]:
+    """Write one table for all hosts, and below it what needs a sentence.
+
+    Args:
+        hosts: all hosts of the play, in its order.
+        found: what ``status`` returned on each of them; hosts that failed have no ``apps``.
+        now: the moment that days are counted from.
+    """
+    apps = dict.fromkeys(app for host in hosts for app in _apps(found, host))
+    rows: list[Sequence[str]] = []
+    notes: dict[str, list[str]] = {}
+    for app in apps:
+        for host in hosts:
+            told = _apps(found, host).get(app)
+            if told is None:
+                continue
+            certificates = told["certificates"] or [None]
+            rows.append((app, host, *_app(told), *_certificate(certificates[0], now)))
+            rows += [("", "", "", "", "", "", *_certificate(other, now)) for other in certificates[1:]]
+            for note in _notes(told, now):
+                notes.setdefault(f"{app}: {note}", []).append(host)
+    written = table([HEADING, *rows], right=(3, 6)) if rows else []
+    written += [f"{note} [{', '.join(where)}]" for note, where in notes.items()]
+    written += [f"{host}: not listed, {why(found.get(host))}" for host in hosts if not _apps(found, host)]
+    return written
+
+
+def _apps(found: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Mapping[str, Any]]:
+    apps = (found.get(host) or {}).get("apps")
+    return apps if isinstance(apps, Mapping) else {}
+
+
+def _app(told: Mapping[str, Any]) -> tuple[str, ...]:
+    if told["release"] is None:
+        return ("no release yet", NONE, NONE, NONE)
+    health = str(told["health"]).split(" ", 1)[0]
+    return (
+        short(told["release"]),
+        NONE if told["age"] is None else age(told["age"]),
+        str(told["service"]),
+        "good" if told["healthy"] else health if health.isdecimal() else "none",
+    )
+
+
+def _certificate(shown: Mapping[str, Any] | None, now: datetime) -> tuple[str, ...]:
+    chain = parse_chain(shown["pem"]) if shown else ()
+    if not chain:
+        return (NONE, NONE, NONE)
+    return (str(_days(chain[0], now)), common_name(chain[0].issuer), ", ".join(names_of(chain[0])))
+
+
+def _days(certificate: Any, now: datetime) -> int:
+    """Whole days that are left; below zero when it has expired."""
+    return int((certificate.not_valid_after_utc - now).total_seconds() // 86_400)
+
+
+def _notes(told: Mapping[str, Any], now: datetime) -> list[str]:
+    notes = []
+    if told["release"] is not None and not told["healthy"]:
+        notes.append(f"its health check is answered: {told['health']}")
+    missing: dict[str, list[str]] = {}
+    for domain, reason in told["missing"].items():
+        missing.setdefault(reason, []).append(domain)
+    notes += [
+        f"no certificate is shown for {', '.join(names)}: {reason}" for reason, names in missing.items()
+    ]
+    for shown in told["certificates"]:
+        notes += _doubts(shown, now)
+    if told["certificates"] and not told["installed"]:
+        notes.append("the proxy does not show the certificate that lies on the disk; reload it")
+    return ["".join(one if one.isprintable() else "?" for one in note) for note in notes]
+
+
+def _doubts(shown: Mapping[str, Any], now: datetime) -> list[str]:
+    """What visitors would complain about in one certificate."""
+    chain = parse_chain(shown["pem"])
+    if not chain:
+        return [f"what is shown for {', '.join(shown['domains'])} is no certificate"]
+    leaf = chain[0]
+    names, end = names_of(leaf), leaf.not_valid_after_utc
+    wrong = [domain for domain in shown["domains"] if not covers(names, domain)]
+    notes = []
+    if wrong:
+        notes.append(f"the certificate that is shown for {', '.join(wrong)} is not for that name")
+    if common_name(leaf.issuer).startswith(f"{STAND_IN} authority "):
+        notes.append(
+            "a stand-in that nobody trusts is shown, until ACME issues; playbooks/provision.yml says what is "
+            "in the way"
+        )
+    elif end <= now:
+        notes.append(f"the certificate expired on {end:%Y-%m-%d}; run playbooks/provision.yml")
+    elif (end - now) < OVERDUE * (end - leaf.not_valid_before_utc):
+        notes.append(
+            f"the certificate ends on {end:%Y-%m-%d} and should have been renewed before; run "
+            "playbooks/provision.yml, and with ACME look at journalctl -u certbot.service"
+        )
+    return notes
