@@ -16,8 +16,8 @@ author: the flaskworks.server contributors
 version_added: 0.1.0
 short_description: Certificates of the role tls, as the module acme takes them
 description:
-  - Leaves away what only the controller needs, and puts the key of an external account in the place of its
-    name.
+  - Leaves away what only the controller needs, and puts the keys of an external account and of a name server
+    in the place of their names.
 positional: secrets
 options:
   _input:
@@ -65,22 +65,27 @@ def acme_orders(
 
 
 def _order(name: str, acme: Mapping[str, Any], secrets: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    account = acme.get("eab") or {}
-    hmac = secrets.get(name, {}).get(account["secret"]) if account.get("secret") else None
-    if account.get("kid") and not hmac:
-        raise AnsibleFilterError(
-            f"{name}: secret {account.get('secret')} has no value; add it to tls_secrets.{name}"
-        )
+    account, dns = acme.get("eab") or {}, acme.get("dns") or {}
     return {
         "directory": acme["directory"],
         "email": acme.get("email"),
         "profile": acme.get("profile"),
         "kid": account.get("kid"),
-        "hmac": hmac,
+        "hmac": _value(name, account, secrets) if account.get("kid") else None,
+        "dns": {**dns, "secret": _value(name, dns, secrets)} if dns.get("server") else None,
         "reachable": acme.get("reachable", True),
         "webroot": acme["webroot"],
         "https_port": acme["https_port"],
     }
+
+
+def _value(name: str, given: Mapping[str, Any], secrets: Mapping[str, Mapping[str, str]]) -> str:
+    value = secrets.get(name, {}).get(str(given.get("secret")))
+    if not value:
+        raise AnsibleFilterError(
+            f"{name}: secret {given.get('secret')} has no value; add it to tls_secrets.{name}"
+        )
+    return value
 
 
 class FilterModule:

@@ -52,6 +52,8 @@ options:
         description:
           - The names under which the app is served. The first is canonical, the others redirect to it.
           - Each domain serves one app. A name outside ASCII is written in its C(xn--) form.
+          - All but the first may be wildcards, as in V(*.hello.example.org). One of V(acme) needs
+            O(_input[].tls.dns).
         type: list
         elements: str
         required: true
@@ -295,7 +297,8 @@ options:
               - V(provided) is a pair that you have.
               - V(acme) is issued by Let's Encrypt or another authority that speaks ACME, for all
                 O(_input[].domains), and renewed by the host. Each of them must lead to the host, where the
-                authority asks on port 80. Until it is issued, a certificate that nobody trusts is served.
+                authority asks on port 80, or to O(_input[].tls.dns). Until it is issued, a certificate that
+                nobody trusts is served.
             type: str
             choices: [self_signed, provided, acme]
             default: self_signed
@@ -332,6 +335,40 @@ options:
                   The app does not get it.
                 type: str
                 required: true
+          dns:
+            description:
+              - For V(acme), the name server that takes the proofs by dynamic update (RFC 2136), signed by a
+                key (TSIG). The authority asks it, and not the host on port 80.
+              - Needed for wildcards, for hosts that the authority cannot reach, and for a name that several
+                hosts share.
+            type: dict
+            suboptions:
+              server:
+                description: Address of the primary name server of the zone.
+                type: str
+                required: true
+              port:
+                description: Its port.
+                type: int
+                default: 53
+              key:
+                description: Name of the key.
+                type: str
+                required: true
+              algorithm:
+                description: Algorithm of the key.
+                type: str
+                choices: [HMAC-SHA224, HMAC-SHA256, HMAC-SHA384, HMAC-SHA512]
+                default: HMAC-SHA512
+              secret:
+                description: Name of the value in C(flask_secrets.<name>) that is the key, in base64. The app
+                  does not get it.
+                type: str
+                required: true
+              wait:
+                description: Time until all name servers of the zone know what the primary one knows.
+                type: str
+                default: 60s
           reachable:
             description: For V(acme), whether the host can ask itself under its own names. It does so before
               the authority is asked. V(false) leaves that out, for a host whose router does not lead back.

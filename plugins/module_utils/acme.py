@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from . import key_pairs
 LETSENCRYPT = "/etc/letsencrypt"
 SETTINGS = "/etc/flask/acme.conf"
 HOOK = "/usr/local/lib/flaskworks/acme-certificate"
+CREDENTIALS = "/etc/flask/acme-dns"
+"""Directory of the keys by which name servers take proofs, a file for each app."""
 PREFIX = "flask-"
 
 # The brackets make each name a pattern: systemctl then takes the units that run.
@@ -117,6 +120,32 @@ def retire(name: str, letsencrypt: str = LETSENCRYPT) -> None:
     os.unlink(os.path.join(letsencrypt, "renewal", f"{PREFIX}{name}.conf"))
     for kind in ("live", "archive"):
         shutil.rmtree(os.path.join(letsencrypt, kind, PREFIX + name), ignore_errors=True)
+    forget_credentials(name)
+
+
+def keep_credentials(name: str, text: str, directory: str = CREDENTIALS) -> bool:
+    """Write the key by which a name server takes proofs, for root alone; whether it was another one."""
+    path = os.path.join(directory, f"{name}.ini")
+    try:
+        with open(path, encoding="utf-8") as file:
+            if file.read() == text and stat.S_IMODE(os.stat(path).st_mode) == 0o600:
+                return False
+    except FileNotFoundError:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    fresh = f"{path}.{os.getpid()}"
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(fresh, path)
+    return True
+
+
+def forget_credentials(name: str, directory: str = CREDENTIALS) -> bool:
+    """Remove that key; whether there was one."""
+    try:
+        os.unlink(os.path.join(directory, f"{name}.ini"))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def reason(wanted: Wanted, settings: Mapping[str, str], letsencrypt: str = LETSENCRYPT) -> str:

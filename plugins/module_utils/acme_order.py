@@ -19,8 +19,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from .acme import HOOK, AcmeError, Wanted
+from .acme import CREDENTIALS, HOOK, AcmeError, Wanted
 
 CHALLENGES = "/.well-known/acme-challenge"
 PORT = 80
@@ -42,6 +43,7 @@ class Order:
         webroot: directory in which the proxy looks for proofs.
         profile: preferred profile, or nothing.
         kid, hmac: the external account, or nothing.
+        dns_wait: seconds until a zone knows the proof; nothing when it is asked for over HTTP.
     """
 
     wanted: Wanted
@@ -51,6 +53,19 @@ class Order:
     profile: str = ""
     kid: str = ""
     hmac: str = ""
+    dns_wait: int = 0
+
+
+def credentials(dns: Mapping[str, Any]) -> str:
+    """Return what certbot reads of a name server that takes proofs."""
+    return (
+        "# Ansible managed\n"
+        f"dns_rfc2136_server = {dns['server']}\n"
+        f"dns_rfc2136_port = {dns['port']}\n"
+        f"dns_rfc2136_name = {dns['key']}\n"
+        f"dns_rfc2136_secret = {dns['secret']}\n"
+        f"dns_rfc2136_algorithm = {dns['algorithm']}\n"
+    )
 
 
 def unreachable(wanted: Wanted, webroot: str, port: int = PORT) -> list[str]:
@@ -96,11 +111,33 @@ def issue(order: Order) -> None:
                 break
             time.sleep(2)
     if answer.returncode:
-        raise AcmeError(f"{order.wanted.name}: {refusal(answer.stdout, answer.stderr)}")
+        raise AcmeError(f"{order.wanted.name}: {refusal(answer.stdout, answer.stderr, order.directory)}")
 
 
-def refusal(stdout: str, stderr: str) -> str:
-    """Return what certbot printed about a failure as one sentence."""
+def refusal(stdout: str, stderr: str, directory: str) -> str:
+    """Return what certbot printed about a failure as one sentence.
+
+    Args:
+        stdout: what it wrote for people.
+        stderr: what else it wrote.
+        directory: address of the authority that was asked.
+    """
+    if "CERTIFICATE_VERIFY_FAILED" in stderr:
+        return (
+            f"the authority {directory} shows a certificate that this host does not trust; say in tls.root "
+            "what it is checked with"
+        )
+    # The library behind certbot has two ways to say so.
+    away = re.search(
+        r"ValueError: Requesting \S+: (.+)|Max retries exceeded|Connection ?Error|Timeout", stderr
+    )
+    if away:
+        why = away[1] or "".join(re.findall(r"\[Errno -?\d+\] ([\w ]+)", stderr)[:1]) or "no answer"
+        return (
+            f"the authority {directory} cannot be reached from this host ({why.strip()}); correct that "
+            f"and run "
+            "again"
+        )
     told = re.findall(r"^ *Domain: (\S+)\n *Type: +(\S+)\n *Detail: (.+)$", stdout + stderr, re.MULTILINE)
     if told:
         details = "; ".join(f"{domain}: {detail.strip()} ({kind})" for domain, kind, detail in told)
@@ -128,7 +165,11 @@ def _settings(order: Order) -> Iterator[list[str]]:
         command += ["--server", order.directory, "--cert-name", wanted.lineage]
         command += ["--key-type", "ecdsa", "--elliptic-curve", "secp256r1"]
         command += ["--preferred-profile", order.profile] if order.profile else []
-        command += ["--webroot", "--webroot-path", order.webroot]
+        if order.dns_wait:
+            command += ["--dns-rfc2136", "--dns-rfc2136-propagation-seconds", str(order.dns_wait)]
+            command += ["--dns-rfc2136-credentials", os.path.join(CREDENTIALS, f"{wanted.name}.ini")]
+        else:
+            command += ["--webroot", "--webroot-path", order.webroot]
         # That something has to be asked for was decided before.
         command += ["--force-renewal", "--renew-with-new-domains", "--deploy-hook", HOOK]
         for domain in wanted.domains:

@@ -17,7 +17,8 @@ description:
   - An authority is asked only when there is no certificate yet, its names or its authority have changed, or
     it has expired. Renewal is left to the timer of certbot.
   - Before that, the host fetches a proof from itself under each name, as the authority will. A name that
-    leads elsewhere is told in words, and the authority is not asked.
+    leads elsewhere is told in words, and the authority is not asked. Not so where a name server takes the
+    proof.
   - What cannot be issued is returned and does not fail the task. The site keeps the certificate that it has.
 options:
   certificates:
@@ -60,6 +61,31 @@ options:
           hmac:
             description: HMAC key of the external account, in base64url.
             type: str
+          dns:
+            description: The name server that takes proofs. The others are asked for over HTTP.
+            type: dict
+            suboptions:
+              server:
+                description: Its address.
+                type: str
+              port:
+                description: Its port.
+                type: int
+                required: true
+              key:
+                description: Name of the key that signs.
+                type: str
+              algorithm:
+                description: Algorithm of the key.
+                type: str
+                required: true
+              secret:
+                description: The key, in base64.
+                type: str
+              wait:
+                description: Seconds until the whole zone knows a proof.
+                type: int
+                required: true
           reachable:
             description: Whether the host can fetch from itself under its own names.
             type: bool
@@ -139,6 +165,17 @@ ARGUMENTS = {
                     "profile": {"type": "str"},
                     "kid": {"type": "str"},
                     "hmac": {"type": "str", "no_log": True},
+                    "dns": {
+                        "type": "dict",
+                        "options": {
+                            "server": {"type": "str"},
+                            "port": {"type": "int", "required": True},
+                            "key": {"type": "str", "no_log": False},
+                            "algorithm": {"type": "str", "required": True},
+                            "secret": {"type": "str", "no_log": True},
+                            "wait": {"type": "int", "required": True},
+                        },
+                    },
                     "reachable": {"type": "bool", "default": True},
                     "webroot": {"type": "path", "required": True},
                     "https_port": {"type": "int", "required": True},
@@ -169,19 +206,28 @@ def main() -> None:
 
 def provide(module: AnsibleModule, wanted: acme.Wanted, given: dict[str, Any]) -> str:
     """Have one certificate issued if need be, and served; what was done in words."""
-    settings = {"server": given["directory"]}
-    if given["profile"] and module.params["profiles"]:
-        settings["preferred_profile"] = given["profile"]
+    by_dns = bool(given["dns"] and given["dns"]["server"])
+    settings = {"server": given["directory"], "authenticator": "dns-rfc2136" if by_dns else "webroot"}
+    if by_dns:
+        settings["dns_rfc2136_propagation_seconds"] = str(given["dns"]["wait"])
+    profile = given["profile"] or ""
+    if module.params["profiles"]:
+        settings["preferred_profile"] = profile
     reason = acme.reason(wanted, settings)
     if module.check_mode:
         return f"would be issued because {reason}" if reason else ""
+    if by_dns:
+        noted = acme.keep_credentials(wanted.name, acme_order.credentials(given["dns"]))
+    else:
+        noted = acme.forget_credentials(wanted.name)
     if reason:
-        if given["reachable"] and (faults := acme_order.unreachable(wanted, given["webroot"])):
-            raise acme.AcmeError("\n".join(faults))
-        acme_order.make_webroot(given["webroot"])
-        if given["profile"] and not module.params["profiles"]:
+        if not by_dns:
+            acme_order.make_webroot(given["webroot"])
+            if given["reachable"] and (faults := acme_order.unreachable(wanted, given["webroot"])):
+                raise acme.AcmeError("\n".join(faults))
+        if profile and not module.params["profiles"]:
             module.warn(
-                f"{wanted.name}: the certbot of this host cannot ask for the profile '{given['profile']}' "
+                f"{wanted.name}: the certbot of this host cannot ask for the profile '{profile}' "
                 "(Debian 13 can); the authority chooses"
             )
         acme_order.issue(
@@ -193,10 +239,13 @@ def provide(module: AnsibleModule, wanted: acme.Wanted, given: dict[str, Any]) -
                 settings.get("preferred_profile", ""),
                 given["kid"] or "",
                 given["hmac"] or "",
+                given["dns"]["wait"] if by_dns else 0,
             )
         )
     done = acme.deploy(wanted)
-    return f"issued because {reason}" if reason else done
+    if reason:
+        return f"issued because {reason}"
+    return done or ("what proves its names has changed" if noted else "")
 
 
 if __name__ == "__main__":

@@ -145,8 +145,11 @@ ACME_WEBROOT = "/var/lib/flask/acme"
 ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 ACME_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
-ACME_KEYS = ("email", "directory", "staging", "root", "profile", "eab", "reachable")
+ACME_KEYS = ("email", "directory", "staging", "root", "profile", "eab", "dns", "reachable")
 """Keys of tls that only the provider acme has."""
+
+NO_DNS = {"server": None, "port": 53, "key": None, "algorithm": "HMAC-SHA512", "secret": None, "wait": 60}
+"""What a certificate says of a name server when the proof is asked for over HTTP."""
 
 POLICY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -438,6 +441,8 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
     _check_workers(app, where, problems)
     _check_variables(app, where, problems)
     _check_tls(app["tls"], where, problems)
+    if sound("domains"):
+        _check_wildcards(app, where, problems)
     _check_static(app["static"], where, problems)
     _check_headers(app["headers"], where, problems)
     _check_files(app, where, problems)
@@ -610,22 +615,43 @@ def _check_domains(domains: list[str], where: str, problems: list[str]) -> None:
     for domain in domains:
         if domain != domain.lower():
             problems.append(f"{where}.domains: '{domain}' has capital letters; write '{domain.lower()}'")
-        elif domain.startswith("*."):
-            problems.append(f"{where}.domains: '{domain}' is a wildcard; name each domain")
+        elif domain.startswith("*.") and domain == domains[0]:
+            problems.append(
+                f"{where}.domains: '{domain}' is a wildcard; the first is the name that is served, as in "
+                f"{domain[2:]}"
+            )
         elif re.fullmatch(r"[0-9.]+|.*:.*", domain):
             problems.append(
                 f"{where}.domains: '{domain}' is an address or has a port; write a "
                 "name, and ports into flask_defaults.ports"
             )
-        elif len(domain) > 253 or not all(_LABEL.fullmatch(label) for label in domain.split(".")):
+        elif len(domain) > 253 or not _is_name(domain):
             problems.append(
                 f"{where}.domains: '{domain}' is not a domain name; write one like "
                 "hello.example.org, without scheme and path"
             )
+    for domain in domains:
+        covering = [wildcard for wildcard in domains if domain != wildcard and _covered(domain, wildcard)]
+        problems.extend(
+            f"{where}.domains: '{wildcard}' covers '{domain}', and authorities refuse both in one "
+            "certificate; leave one of them away"
+            for wildcard in covering
+        )
     problems.extend(
         f"{where}.domains: '{domain}' is there twice"
         for domain in sorted({d for d in domains if domains.count(d) > 1})
     )
+
+
+def _is_name(domain: str) -> bool:
+    """Tell whether `domain` is one in ASCII, or a wildcard for what is below one with at least two labels."""
+    labels = domain.removeprefix("*.").split(".")
+    return all(_LABEL.fullmatch(label) for label in labels) and not (domain[0] == "*" and len(labels) < 2)
+
+
+def _covered(domain: str, wildcard: str) -> bool:
+    """Tell whether a proxy gives `domain` to the site of `wildcard`, as nginx and Apache do at any depth."""
+    return wildcard.startswith("*.") and domain.endswith(wildcard[1:])
 
 
 def _check_source(source: Mapping[str, Any], where: str, problems: list[str]) -> None:
@@ -887,14 +913,53 @@ def _check_acme(tls: dict[str, Any], where: str, problems: list[str]) -> None:
         problems.append(f"{where}.tls.profile: '{tls['profile']}' is not the name of a profile")
     if tls["root"] is not None and "-----BEGIN" not in tls["root"] and not tls["root"].startswith("/"):
         problems.append(_relative(f"{where}.tls.root", tls["root"]))
-    secret = (tls["eab"] or {}).get("secret")
-    if secret is not None and (not _WORD.fullmatch(secret) or secret in OWN_VARIABLES):
-        problems.append(f"{where}.tls.eab.secret: '{secret}' is not the name of a secret, as in ACME_EAB_KEY")
+    if tls["dns"] is not None:
+        _check_dns(tls["dns"], f"{where}.tls.dns", problems)
+    for key, example in (("eab", "ACME_EAB_KEY"), ("dns", "ACME_DNS_KEY")):
+        secret = (tls[key] or {}).get("secret")
+        if secret is not None and (not _WORD.fullmatch(secret) or secret in OWN_VARIABLES):
+            problems.append(
+                f"{where}.tls.{key}.secret: '{secret}' is not the name of a secret, as in {example}"
+            )
+
+
+def _check_dns(dns: dict[str, Any], where: str, problems: list[str]) -> None:
+    """Check the name server of proofs; its time becomes seconds."""
+    if dns["server"] is not None and not _address(dns["server"]):
+        problems.append(f"{where}.server: '{dns['server']}' is not an address, as in 192.0.2.53")
+    if not 1 <= dns["port"] <= 65535:
+        problems.append(f"{where}.port: {dns['port']} is not a port; use 1 to 65535")
+    if dns["key"] is not None and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", dns["key"]):
+        problems.append(f"{where}.key: '{dns['key']}' is not the name of a key, as in acme.example.org")
+    dns["wait"] = _number(
+        dns["wait"], duration, f"{where}.wait", "a time; write seconds, or 30s, 5m or 1h", problems
+    )
+    if dns["wait"] is not None and not 1 <= dns["wait"] <= 3600:
+        problems.append(f"{where}.wait: {dns['wait']} is out of range; use 1 to 3600")
+
+
+def _address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def _check_wildcards(app: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    tls = app["tls"]
+    if tls["provider"] == "acme" and tls["dns"] is None:
+        problems.extend(
+            f"{where}.domains: authorities issue the wildcard '{domain}' to who can change its zone alone; "
+            "say how in tls.dns, or name each domain"
+            for domain in app["domains"]
+            if domain.startswith("*.")
+        )
 
 
 def _tls_secrets(app: Mapping[str, Any]) -> list[str]:
     """Return the names of the secrets that the certificate needs; the app does not get them."""
-    return [name for name in [(app["tls"]["eab"] or {}).get("secret")] if name]
+    found = [(app["tls"][key] or {}).get("secret") for key in ("eab", "dns")]
+    return [name for name in found if name]
 
 
 def _check_secrets(
@@ -943,6 +1008,13 @@ def _check_together(elements: list[tuple[str, dict[str, Any]]], problems: list[s
                 problems.append(
                     f"{where}: domain {domain} already belongs to '{owner}'; each domain serves one app"
                 )
+    for domain, owner in owners.items():
+        problems.extend(
+            f"flask_apps.{owner}: domain {domain} is covered by '{wildcard}' of '{other}'; each domain "
+            "serves one app"
+            for wildcard, other in owners.items()
+            if other != owner and domain != wildcard and _covered(domain, wildcard)
+        )
 
 
 def _ports(shared: Mapping[str, Any], problems: list[str]) -> dict[str, int]:
@@ -1084,6 +1156,7 @@ def _resolve_app(
                 "root": app["tls"]["root"],
                 "profile": app["tls"]["profile"],
                 "eab": {key: (app["tls"]["eab"] or {}).get(key) for key in ("kid", "secret")},
+                "dns": app["tls"]["dns"] or NO_DNS,
                 "reachable": app["tls"]["reachable"],
                 "webroot": ACME_WEBROOT,
                 "https_port": ports["https"],

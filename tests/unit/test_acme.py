@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.acme_orders import acme_orders
 from ansible_collections.flaskworks.server.plugins.module_utils import acme, acme_order
 
 ROOT = Path(__file__).parents[2]
+CA = "https://ca.example.org/directory"
 HELLO = acme.Wanted("hello", ("hello.example.org", "www.hello.example.org"), "/etc/flask/tls/hello", 443)
 
 
@@ -27,7 +32,8 @@ def letsencrypt(tmp_path: Path) -> Path:
     (tmp_path / "archive/flask-hello").mkdir(parents=True)
     (tmp_path / "renewal/flask-hello.conf").write_text(
         "[renewalparams]\n"
-        f"server = https://ca.example.org/directory\nkey_type = ecdsa\nrenew_hook = {acme.HOOK}\n"
+        "server = https://ca.example.org/directory\nkey_type = ecdsa\nauthenticator = webroot\n"
+        f"renew_hook = {acme.HOOK}\n"
     )
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += [
@@ -41,6 +47,43 @@ def letsencrypt(tmp_path: Path) -> Path:
     command += ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:www.hello.example.org,DNS:hello.example.org"]
     subprocess.run(command, check=True, capture_output=True)
     return tmp_path
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What certbot has fetched, and where it is to be live."""
+
+    letsencrypt: Path
+    wanted: acme.Wanted
+    certificate: bytes
+    other_key: str
+
+
+@pytest.fixture
+def issued(tmp_path: Path) -> Issued:
+    live = tmp_path / "letsencrypt/live/flask-hello"
+    live.mkdir(parents=True)
+    keys = []
+    for key, chain in (("other.pem", "/dev/null"), ("privkey.pem", str(live / "fullchain.pem"))):
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ]
+        command += ["-keyout", str(live / key), "-out", chain, "-days", "2", "-subj", "/CN=x"]
+        subprocess.run(command, check=True, capture_output=True)
+        keys.append((live / key).read_text())
+    return Issued(
+        tmp_path / "letsencrypt",
+        acme.Wanted("hello", ("hello.example.org",), str(tmp_path / "tls/hello"), 443),
+        ssl.PEM_cert_to_DER_cert((live / "fullchain.pem").read_text()),
+        keys[0],
+    )
 
 
 def test_what_is_there_is_not_asked_for_again(letsencrypt: Path) -> None:
@@ -59,6 +102,8 @@ def test_why_a_certificate_is_asked_for(letsencrypt: Path) -> None:
     assert acme.reason(HELLO, {"preferred_profile": "shortlived"}, here) == (
         "its preferred_profile was not set"
     )
+    assert acme.reason(HELLO, {"preferred_profile": ""}, here) == ""
+    assert acme.reason(HELLO, {"authenticator": "dns-rfc2136"}, here) == "its authenticator was webroot"
 
 
 def test_only_our_own_lineages_are_forgotten(letsencrypt: Path) -> None:
@@ -97,12 +142,64 @@ def test_what_an_authority_refuses_is_one_sentence() -> None:
         "reported these problems:\n  Domain: www.hello.example.org\n  Type:   unauthorized\n"
         "  Detail: 192.0.2.7: Invalid response: 404\n\nHint: …\n"
     )
-    assert acme_order.refusal(printed, "Some challenges have failed.\nAsk for help or …\n") == (
+    assert acme_order.refusal(printed, "Some challenges have failed.\nAsk for help or …\n", CA) == (
         "the authority refuses: www.hello.example.org: 192.0.2.7: Invalid response: 404 (unauthorized)"
     )
-    assert acme_order.refusal("", "Saving debug log to x\nAn unexpected error occurred:\ntoo many\n") == (
-        "certbot could not fetch a certificate: too many"
-    )
+    told = "Saving debug log to x\nAn unexpected error occurred:\ntoo many\n"
+    assert acme_order.refusal("", told, CA) == "certbot could not fetch a certificate: too many"
+
+
+@pytest.mark.parametrize(
+    ("printed", "sentence"),
+    [
+        (
+            "ValueError: Requesting ca.example.org/directory: Connection refused",
+            (
+                "the authority https://ca.example.org/directory cannot be reached from this host (Connection "
+                "refused); correct that and run again"
+            ),
+        ),
+        (
+            (
+                "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='ca.example.org', "
+                "port=443): Max "
+                'retries exceeded with url: /directory (Caused by NameResolutionError("<urllib3.connection.'
+                "HTTPSConnection object at 0x7f>: Failed to resolve 'ca.example.org' ([Errno -2] Name or "
+                'service not known)"))'
+            ),
+            (
+                "the authority https://ca.example.org/directory cannot be reached from this host (Name or "
+                "service not known); correct that and run again"
+            ),
+        ),
+        (
+            (
+                "requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='ca.example.org', port=443): Read "
+                "timed out. (read timeout=45)"
+            ),
+            (
+                "the authority https://ca.example.org/directory cannot be reached from this host (no "
+                "answer); "
+                "correct that and run again"
+            ),
+        ),
+        (
+            (
+                "requests.exceptions.SSLError: HTTPSConnectionPool(host='ca.example.org', port=443): Max "
+                "retries "
+                "exceeded with url: /directory (Caused by SSLError(SSLCertVerificationError(1, '[SSL: "
+                "CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate "
+                "(_ssl.c:1000)')))"
+            ),
+            (
+                "the authority https://ca.example.org/directory shows a certificate that this host does not "
+                "trust; say in tls.root what it is checked with"
+            ),
+        ),
+    ],
+)
+def test_an_authority_that_cannot_be_asked_is_told(printed: str, sentence: str) -> None:
+    assert acme_order.refusal("", f"An unexpected error occurred:\n{printed}\n", CA) == sentence
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -160,6 +257,171 @@ def test_the_key_of_an_external_account_is_on_no_command_line() -> None:
     assert not settings.exists()
 
 
+def test_what_certbot_is_asked(tmp_path: Path) -> None:
+    by_http = acme_order.Order(
+        HELLO, CA, "/var/lib/flask/acme", email="ops@example.org", profile="shortlived"
+    )
+    with acme_order._settings(by_http) as command:
+        assert command[:3] == ["certbot", "certonly", "--config"]
+        assert " ".join(command[4:]) == (
+            "--non-interactive --agree-tos --email ops@example.org --no-eff-email "
+            "--server https://ca.example.org/directory --cert-name flask-hello "
+            "--key-type ecdsa --elliptic-curve secp256r1 --preferred-profile shortlived "
+            "--webroot --webroot-path /var/lib/flask/acme --force-renewal --renew-with-new-domains "
+            "--deploy-hook /usr/local/lib/flaskworks/acme-certificate "
+            "--domain hello.example.org --domain www.hello.example.org"
+        )
+    with acme_order._settings(acme_order.Order(HELLO, CA, "/w", dns_wait=30)) as command:
+        told = " ".join(command)
+    assert "--register-unsafely-without-email" in told
+    assert "--webroot" not in told
+    assert (
+        "--dns-rfc2136 --dns-rfc2136-propagation-seconds 30 "
+        "--dns-rfc2136-credentials /etc/flask/acme-dns/hello.ini"
+    ) in told
+
+
+def test_the_key_of_a_name_server_is_for_root_alone(tmp_path: Path) -> None:
+    dns = {
+        "server": "192.0.2.53",
+        "port": 53,
+        "key": "acme.example.org",
+        "secret": "canary",
+        "algorithm": "HMAC-SHA256",
+    }
+    text = acme_order.credentials(dns)
+    assert text == (
+        "# Ansible managed\ndns_rfc2136_server = 192.0.2.53\ndns_rfc2136_port = 53\n"
+        "dns_rfc2136_name = acme.example.org\ndns_rfc2136_secret = canary\n"
+        "dns_rfc2136_algorithm = HMAC-SHA256\n"
+    )
+    place = tmp_path / "acme-dns"
+    assert acme.keep_credentials("hello", text, str(place)) is True
+    assert acme.keep_credentials("hello", text, str(place)) is False
+    assert [(path.name, path.stat().st_mode & 0o777) for path in place.iterdir()] == [("hello.ini", 0o600)]
+    (place / "hello.ini").chmod(0o644)
+    assert acme.keep_credentials("hello", text, str(place)) is True
+    assert (place / "hello.ini").stat().st_mode & 0o777 == 0o600
+    assert acme.forget_credentials("hello", str(place)) is True
+    assert acme.forget_credentials("hello", str(place)) is False
+
+
+class Proxy:
+    """A proxy that shows a certificate once it has been reloaded."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, running: bool = True, refuses: bool = False
+    ) -> None:
+        self.running, self.refuses, self.reloads = running, refuses, 0
+        self.loaded = self.on_disk = b""
+        monkeypatch.setattr(acme, "shown", lambda _port, _name: self.loaded)
+        monkeypatch.setattr(subprocess, "run", self.systemctl)
+
+    def systemctl(self, command: list[str], **_settings: Any) -> subprocess.CompletedProcess[str]:
+        if command[1] == "list-units":
+            return subprocess.CompletedProcess(command, 0, "nginx.service" if self.running else "", "")
+        assert command[:2] == ["systemctl", "try-reload-or-restart"]
+        self.reloads += 1
+        if self.refuses:
+            return subprocess.CompletedProcess(command, 1, "", "nginx.service: control process exited")
+        self.loaded = self.on_disk
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+def test_a_new_pair_is_installed_and_the_proxy_shows_it(
+    issued: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Proxy(monkeypatch)
+    proxy.on_disk = issued.certificate
+    assert acme.deploy(issued.wanted, str(issued.letsencrypt)) == "installed"
+    pair = Path(issued.wanted.directory)
+    assert pair.is_symlink()
+    assert (pair / "privkey.pem").stat().st_mode & 0o777 == 0o600
+    assert proxy.reloads == 1
+    assert acme.deploy(issued.wanted, str(issued.letsencrypt)) == ""
+    assert proxy.reloads == 1
+    proxy.loaded = b"another one"  # as after a reload that failed
+    assert acme.deploy(issued.wanted, str(issued.letsencrypt)) == "the proxy was told of it"
+    assert (proxy.reloads, proxy.loaded) == (2, issued.certificate)
+
+
+def test_without_a_proxy_there_is_nobody_to_tell(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Proxy(monkeypatch, running=False)
+    assert acme.deploy(issued.wanted, str(issued.letsencrypt)) == "installed"
+    assert acme.deploy(issued.wanted, str(issued.letsencrypt)) == ""
+    assert proxy.reloads == 0
+
+
+def test_a_proxy_that_refuses_is_told(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    Proxy(monkeypatch, refuses=True)
+    with pytest.raises(acme.AcmeError) as error:
+        acme.deploy(issued.wanted, str(issued.letsencrypt))
+    assert str(error.value) == (
+        "hello: the new certificate is in place, but the proxy refuses to load it: nginx.service: control "
+        "process exited; it serves the old one until that is put right"
+    )
+
+
+def test_a_proxy_that_does_not_show_it_is_told(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    Proxy(monkeypatch)
+    monkeypatch.setattr(acme, "PATIENCE", 0.0)
+    with pytest.raises(acme.AcmeError) as error:
+        acme.deploy(issued.wanted, str(issued.letsencrypt))
+    assert str(error.value) == (
+        "hello: the new certificate is in place, but 0 s after the reload port 443 does not show it for "
+        "hello.example.org; see the proxy's error log"
+    )
+
+
+def test_a_key_of_another_certificate_is_not_installed(
+    issued: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Proxy(monkeypatch)
+    (issued.letsencrypt / "live/flask-hello/privkey.pem").write_text(issued.other_key)
+    with pytest.raises(acme.AcmeError) as error:
+        acme.deploy(issued.wanted, str(issued.letsencrypt))
+    assert str(error.value) == (
+        "hello: the new pair has a private key that does not belong to its certificate; the old "
+        "one stays live"
+    )
+    assert proxy.reloads == 0
+    assert not Path(issued.wanted.directory).exists()
+
+
+def test_the_hook_deploys_what_was_renewed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "acme.conf"
+    settings.write_text(
+        "".join(
+            f"[{name}]\ndomains = {name}.example.org\ndirectory = /t/{name}\nhttps_port = 443\n\n"
+            for name in ("hello", "reports", "waits")
+        )
+    )
+    (tmp_path / "renewal").mkdir()
+    for name in ("hello", "reports"):
+        (tmp_path / f"renewal/flask-{name}.conf").write_text("")
+    monkeypatch.setattr(acme, "LETSENCRYPT", str(tmp_path))
+    deployed: list[str] = []
+
+    def deploy(wanted: acme.Wanted) -> str:
+        deployed.append(wanted.name)
+        if wanted.name == "reports" and len(deployed) > 2:
+            raise acme.AcmeError("reports: the proxy refuses")
+        return "installed"
+
+    monkeypatch.setattr(acme, "deploy", deploy)
+    renewed = {"RENEWED_LINEAGE": "/etc/letsencrypt/live/flask-hello"}
+    assert acme.main([], renewed, str(settings)) == 0
+    assert acme.main([], {"RENEWED_LINEAGE": "/etc/letsencrypt/live/shop"}, str(settings)) == 0
+    assert deployed == ["hello"]
+    assert acme.main(["--all"], {}, str(settings)) == 1
+    assert deployed == ["hello", "hello", "reports"]
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0] == "hello: installed, no certificate"
+    assert told.err == "reports: the proxy refuses\n"
+
+
 def test_a_secret_takes_the_place_of_its_name() -> None:
     certificate = {
         "name": "hello",
@@ -174,3 +436,16 @@ def test_a_secret_takes_the_place_of_its_name() -> None:
     }
     [order] = acme_orders([certificate], {"hello": {"ACME_EAB_KEY": "canary-value"}})
     assert (order["acme"]["kid"], order["acme"]["hmac"]) == ("kid-1", "canary-value")
+    assert order["acme"]["dns"] is None
+    dns = {"server": "192.0.2.53", "port": 53, "key": "k", "algorithm": "HMAC-SHA512", "wait": 60}
+    certificate["acme"] = {
+        "directory": CA,
+        "dns": {**dns, "secret": "ACME_DNS_KEY"},
+        "webroot": "/w",
+        "https_port": 443,
+    }
+    [order] = acme_orders([certificate], {"hello": {"ACME_DNS_KEY": "canary-value"}})
+    assert order["acme"]["dns"] == {**dns, "secret": "canary-value"}
+    with pytest.raises(AnsibleFilterError) as error:
+        acme_orders([certificate], {})
+    assert str(error.value) == "hello: secret ACME_DNS_KEY has no value; add it to tls_secrets.hello"

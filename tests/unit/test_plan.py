@@ -19,6 +19,7 @@ HELLO: dict[str, Any] = {
     "wsgi": "hello:create_app()",
 }
 FACTS = {"processor_vcpus": 4, "memtotal_mb": 8192, "distribution_major_version": "13"}
+NAME_SERVER = {"server": "192.0.2.53", "key": "acme.example.org", "secret": "ACME_DNS_KEY"}
 
 
 def hello(**changes: Any) -> dict[str, Any]:
@@ -142,6 +143,14 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "root": None,
                 "profile": None,
                 "eab": {"kid": None, "secret": None},
+                "dns": {
+                    "server": None,
+                    "port": 53,
+                    "key": None,
+                    "algorithm": "HMAC-SHA512",
+                    "secret": None,
+                    "wait": 60,
+                },
                 "reachable": True,
                 "webroot": "/var/lib/flask/acme",
                 "https_port": 443,
@@ -337,9 +346,15 @@ def test_acme() -> None:
             "staging": True,
             "profile": "shortlived",
             "eab": {"kid": "kid-1", "secret": "ACME_EAB_KEY"},
+            "dns": {
+                "server": "192.0.2.53",
+                "key": "acme.example.org",
+                "secret": "ACME_DNS_KEY",
+                "wait": "2m",
+            },
         },
     )
-    secrets = {"hello": {"ACME_EAB_KEY": "canary-value", "TOKEN": "x"}}
+    secrets = {"hello": {"ACME_EAB_KEY": "canary-value", "ACME_DNS_KEY": "canary-value", "TOKEN": "x"}}
     resolved = plan([described], {"ports": {"https": 8443}}, FACTS, secrets)
     assert resolved["certificates"][0]["acme"] == {
         "directory": "https://acme-staging-v02.api.letsencrypt.org/directory",
@@ -347,6 +362,14 @@ def test_acme() -> None:
         "root": None,
         "profile": "shortlived",
         "eab": {"kid": "kid-1", "secret": "ACME_EAB_KEY"},
+        "dns": {
+            "server": "192.0.2.53",
+            "port": 53,
+            "key": "acme.example.org",
+            "algorithm": "HMAC-SHA512",
+            "secret": "ACME_DNS_KEY",
+            "wait": 120,
+        },
         "reachable": True,
         "webroot": "/var/lib/flask/acme",
         "https_port": 8443,
@@ -361,6 +384,34 @@ def test_the_key_of_an_external_account_must_have_a_value() -> None:
         (
             "flask_apps.hello: secret ACME_EAB_KEY has no value; add it to flask_secrets.hello "
             "in the vault file (ansible-vault edit)"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        {},
+        {"provider": "provided", "fullchain": "/c.pem", "privkey": "/k.pem"},
+        {"provider": "acme", "dns": {"server": "2001:db8::53", "key": "k", "secret": "ACME_DNS_KEY"}},
+    ],
+)
+def test_a_wildcard_redirects(tls: dict[str, Any]) -> None:
+    described = hello(tls=tls, domains=["hello.example.org", "*.hello.example.org"])
+    resolved = plan([described], {}, FACTS)
+    assert resolved["certificates"][0]["domains"] == ["hello.example.org", "*.hello.example.org"]
+    assert resolved["sites"][0]["redirects"] == ["*.hello.example.org"]
+
+
+def test_a_wildcard_covers_no_domain_of_another_app() -> None:
+    apps = [
+        hello(domains=["hello.example.org", "*.hello.example.org"]),
+        hello(name="reports", domains=["a.b.hello.example.org"]),
+    ]
+    assert sentences(apps) == [
+        (
+            "flask_apps.reports: domain a.b.hello.example.org is covered by '*.hello.example.org' of "
+            "'hello'; each domain serves one app"
         )
     ]
 
@@ -485,7 +536,10 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         ),
         (
             {"domains": ["*.example.org"]},
-            "flask_apps.hello.domains: '*.example.org' is a wildcard; name each domain",
+            (
+                "flask_apps.hello.domains: '*.example.org' is a wildcard; the first is the name that is "
+                "served, as in example.org"
+            ),
         ),
         (
             {"domains": ["192.0.2.1"]},
@@ -706,6 +760,54 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         (
             {"tls": {"provider": "acme", "eab": {"kid": "k", "secret": "a key"}}},
             "flask_apps.hello.tls.eab.secret: 'a key' is not the name of a secret, as in ACME_EAB_KEY",
+        ),
+        (
+            {"tls": {"provider": "acme", "dns": {"server": "ns1", "key": "k", "secret": "ACME_DNS_KEY"}}},
+            "flask_apps.hello.tls.dns.server: 'ns1' is not an address, as in 192.0.2.53",
+        ),
+        (
+            {"tls": {"provider": "acme", "dns": {**NAME_SERVER, "key": "a key"}}},
+            "flask_apps.hello.tls.dns.key: 'a key' is not the name of a key, as in acme.example.org",
+        ),
+        (
+            {"tls": {"provider": "acme", "dns": {**NAME_SERVER, "secret": "a key"}}},
+            "flask_apps.hello.tls.dns.secret: 'a key' is not the name of a secret, as in ACME_DNS_KEY",
+        ),
+        (
+            {"tls": {"provider": "acme", "dns": {**NAME_SERVER, "port": 0}}},
+            "flask_apps.hello.tls.dns.port: 0 is not a port; use 1 to 65535",
+        ),
+        (
+            {"tls": {"provider": "acme", "dns": {**NAME_SERVER, "wait": "2h"}}},
+            "flask_apps.hello.tls.dns.wait: 7200 is out of range; use 1 to 3600",
+        ),
+        (
+            {"tls": {"dns": NAME_SERVER}},
+            (
+                "flask_apps.hello.tls: dns is for provider 'acme', not 'self_signed'; choose one of the two "
+                "ways"
+            ),
+        ),
+        (
+            {"tls": {"provider": "acme"}, "domains": ["example.org", "*.example.org"]},
+            (
+                "flask_apps.hello.domains: authorities issue the wildcard '*.example.org' to who can change "
+                "its zone alone; say how in tls.dns, or name each domain"
+            ),
+        ),
+        (
+            {"domains": ["example.org", "www.example.org", "*.example.org"]},
+            (
+                "flask_apps.hello.domains: '*.example.org' covers 'www.example.org', and authorities refuse "
+                "both in one certificate; leave one of them away"
+            ),
+        ),
+        (
+            {"domains": ["hello.example.com", "*.org"]},
+            (
+                "flask_apps.hello.domains: '*.org' is not a domain name; write one like "
+                "hello.example.org, without scheme and path"
+            ),
         ),
         ({"tls": {"days": 20}}, "flask_apps.hello.tls: renew_before (30) must be less than days (20)"),
         (

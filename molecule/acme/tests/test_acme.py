@@ -20,14 +20,18 @@ import pytest
 from testinfra.host import Host
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-PLAYBOOK = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "playbooks" / "provision.yml"
-WEB = ("trixie", "bookworm")
+PLAYBOOKS = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "playbooks"
+WEB = ("trixie", "bookworm")  # behind nginx, behind Apache
 
 
-def provision(**variables: Any) -> subprocess.CompletedProcess[str]:
+def provision(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Provision both hosts, as an operator would."""
+    return play("provision.yml", "-e", json.dumps(variables), *arguments)
+
+
+def play(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ansible-playbook", "-i", EPHEMERAL / "inventory", PLAYBOOK, "-e", json.dumps(variables)],
+        ["ansible-playbook", "-i", EPHEMERAL / "inventory", PLAYBOOKS / playbook, *arguments],
         capture_output=True,
         text=True,
         timeout=900,
@@ -74,7 +78,19 @@ def asked(hosts: dict[str, Host]) -> int:
 
 
 def live(host: Host) -> str:
-    return str(host.check_output("readlink /etc/flask/tls/hello"))
+    return str(host.check_output("readlink /etc/flask/tls/hello /etc/flask/tls/wild"))
+
+
+def redirected(address: str, name: str, context: ssl.SSLContext) -> str:
+    """Return where a name is redirected to over HTTPS."""
+    with (
+        socket.create_connection((address, 443), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=name) as channel,
+    ):
+        channel.sendall(f"GET /a?b HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: channel.recv(4096), b"")).decode()
+    assert answer.startswith("HTTP/1.1 308 "), answer
+    return answer.lower().split("\r\nlocation: ", 1)[1].split("\r\n", 1)[0]
 
 
 @pytest.mark.parametrize("name", WEB)
@@ -93,10 +109,37 @@ def test_one_run_ends_with_the_certificate_served(
     assert hosts[name].check_output("systemctl is-active certbot.timer") == "active"
 
 
+def test_a_profile_is_asked_for_where_certbot_can(hosts: dict[str, Host]) -> None:
+    found = {
+        name: hosts[name].check_output(
+            "grep ^preferred_profile /etc/letsencrypt/renewal/flask-hello.conf || :"
+        )
+        for name in WEB
+    }
+    assert found == {"trixie": "preferred_profile = shortlived", "bookworm": ""}
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_a_wildcard_is_proved_by_a_name_server(
+    name: str, platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
+) -> None:
+    certificate = shown(platforms[name].address, f"any.wild.{name}.example.org", trusted)
+    assert sorted(value for _kind, value in certificate["subjectAltName"]) == [
+        f"*.wild.{name}.example.org",
+        f"wild.{name}.example.org",
+    ]
+    assert redirected(platforms[name].address, f"any.wild.{name}.example.org", trusted) == (
+        f"https://wild.{name}.example.org/a?b"
+    )
+    key = hosts[name].file("/etc/flask/acme-dns/wild.ini")
+    assert (key.user, key.group, key.mode) == ("root", "root", 0o600)
+
+
 def test_a_run_with_nothing_to_do_asks_nobody(hosts: dict[str, Host]) -> None:
     before = asked(hosts)
     assert before > 0
     assert changed(provision()) == {"trixie": 0, "bookworm": 0}
+    assert changed(provision("--check", acme_domains=names("", "www.", "new."))).keys() == {*WEB}
     assert asked(hosts) == before
 
 
@@ -107,17 +150,21 @@ def test_a_name_that_comes_is_served(
     assert done.returncode == 0, done.stdout + done.stderr
     for name in WEB:
         assert shown(platforms[name].address, f"new.{name}.example.org", trusted)
-        assert len(hosts[name].check_output("ls /etc/flask/tls/.pairs").split()) == 2  # live and previous
+        pairs = hosts[name].check_output("ls /etc/flask/tls/.pairs").split()
+        assert len([pair for pair in pairs if pair.startswith("hello-")]) == 2  # live and previous
 
 
-def test_names_that_lead_elsewhere_are_told_and_nobody_is_asked(
+def test_what_cannot_be_issued_is_told_and_the_sites_stay_up(
     platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
 ) -> None:
+    """The names of one app lead elsewhere, the authority of the other one cannot be reached."""
     before, pairs = asked(hosts), {name: live(hosts[name]) for name in WEB}
     authority = platforms["authority"].address
     for name in WEB:
         hosts[name].check_output(f"echo '{authority} away.{name}.example.org' >>/etc/hosts")
-    done = provision(acme_domains=names("", "nowhere.", "away."))
+    done = provision(
+        acme_domains=names("", "nowhere.", "away."), acme_directory="https://authority:14999/dir"
+    )
     told = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 2
     for name in WEB:
@@ -125,7 +172,9 @@ def test_names_that_lead_elsewhere_are_told_and_nobody_is_asked(
         assert "let its A or AAAA record lead to this host, or take it out of domains" in told
         assert f"hello: away.{name}.example.org leads to {authority}, where port 80 gives no answer" in told
         assert "The site stays up with the certificate of 'Pebble Intermediate CA" in told
+        assert "wild: the authority https://authority:14999/dir cannot be reached from this host" in told
         assert shown(platforms[name].address, f"{name}.example.org", trusted)
+        assert shown(platforms[name].address, f"wild.{name}.example.org", trusted)
     assert {name: live(hosts[name]) for name in WEB} == pairs
     assert asked(hosts) == before
 
@@ -168,7 +217,7 @@ def test_the_timer_renews_without_a_failed_request(
     with load(platforms, trusted) as answers:
         for name in WEB:
             hosts[name].check_output(
-                "sed -i '1i renew_before_expiry = 3650 days' /etc/letsencrypt/renewal/flask-hello.conf"
+                "sed -i '1i renew_before_expiry = 3650 days' /etc/letsencrypt/renewal/flask-*.conf"
             )
             hosts[name].check_output("systemctl start certbot.service")
     for name in WEB:
@@ -177,7 +226,19 @@ def test_the_timer_renews_without_a_failed_request(
         assert certificate["serialNumber"] != before[name]["serialNumber"]
         assert dict(answers[name]).keys() == {"HTTP/1.1 308"}
         assert answers[name].total() > 20
-        hosts[name].check_output("sed -i 1d /etc/letsencrypt/renewal/flask-hello.conf")
+        hosts[name].check_output("sed -i '/^renew_before_expiry/d' /etc/letsencrypt/renewal/flask-*.conf")
+
+
+def test_the_status_tells_what_is_really_served(hosts: dict[str, Host]) -> None:
+    done = play("status.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {tuple(line.split()[:2]): line for line in done.stdout.splitlines()}
+    for name in WEB:
+        row = rows["hello", name]
+        assert " no release yet " in row
+        assert re.search(rf" 179  Pebble Intermediate CA \w+  {name}\.example\.org, www\.{name}\.ex", row), (
+            row
+        )
 
 
 def test_another_provider_ends_the_renewals(platforms: dict[str, Any], hosts: dict[str, Host]) -> None:
