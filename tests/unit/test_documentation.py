@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.flaskworks.server.plugins.filter.problems import problems
+from ansible_collections.flaskworks.server.plugins.plugin_utils.problems import problems
 from flask import Flask, request
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.plan import plan
-from ansible_collections.flaskworks.server.plugins.filter.problems import problems
+from ansible_collections.flaskworks.server.plugins.plugin_utils.problems import problems
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -73,7 +73,7 @@ def ansible(program: str, *arguments: str | Path) -> subprocess.CompletedProcess
 
 def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Return the lines of the error that Ansible shows first."""
-    text = (done.stdout + done.stderr).split("Task failed: Action failed: ", 1)[1]
+    text = (done.stdout + done.stderr).split("Task failed: ", 1)[1].removeprefix("Action failed: ")
     return text.split("\nOrigin:", 1)[0].split("\n")
 
 

@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The filter ``flaskworks.server.problems``: what is wrong with the description, on all hosts at once."""
+"""What is wrong with the description, on all hosts at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -12,53 +12,14 @@ from ansible_collections.flaskworks.server.plugins.filter.plan import plan
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import unusable
 
-DOCUMENTATION = r"""
----
-name: problems
-author: the flaskworks.server contributors
-version_added: 0.1.0
-short_description: Tell what is wrong with the description of the apps
-description:
-  - Returns all mistakes in C(flask_apps), C(flask_defaults) and C(flask_secrets) of the given hosts, each
-    once, as one sentence.
-  - So are the values of C(flask_proxy) and C(flask_ports_conflict).
-  - A mistake that not all of the hosts have ends with the names of those that do.
-positional: hostvars, secrets
-options:
-  _input:
-    description: Names of hosts, as in C(ansible_play_hosts_all).
-    type: list
-    elements: str
-    required: true
-  hostvars:
-    description: The variables of the hosts, C(hostvars).
-    type: dict
-    required: true
-  secrets:
-    description: Whether every secret must have a value.
-    type: bool
-    default: true
-"""
-
-EXAMPLES = r"""
-- name: Check the description
-  ansible.builtin.assert:
-    that: ansible_play_hosts_all | flaskworks.server.problems(hostvars) | length == 0
-  run_once: true
-"""
-
-RETURN = r"""
-_value:
-  description: One sentence for each mistake. Empty when the description is right.
-  type: list
-  elements: str
-"""
-
 _CHOICES = {"flask_proxy": ("nginx", "apache"), "flask_ports_conflict": ("fail", "take_over")}
 
 
 def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = True) -> list[str]:
-    """Return the mistakes in the descriptions of `hosts`, each once."""
+    """Return the mistakes in the descriptions of `hosts`, each once, as sentences.
+
+    `hostvars` are the variables by host, as Ansible has them. With `secrets` every secret must have a value.
+    """
     found: dict[str, list[str]] = {}
     for host in hosts:
         for sentence in _problems(hostvars[host], secrets):
@@ -106,10 +67,3 @@ def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]]) -> list[str]:
             if reason:
                 found.append(f"flask_secrets.{app}.{name}: {reason}")
     return found
-
-
-class FilterModule:
-    """Filters of the collection."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"problems": problems}
