@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.modules.handover import ARGUMENTS
-from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
+from ansible_collections.flaskworks.server.plugins.plugin_utils import lean, printing
 
 MODULE = "flaskworks.server.handover"
 
@@ -27,7 +27,10 @@ class ActionModule(ActionBase):
             }
             for site in given["sites"]
         ]
-        result = lean.call(self, MODULE, given, task_vars or {})
+        variables = task_vars or {}
+        result = lean.call(self, MODULE, given, variables)
         if result is None:
-            result = self._execute_module(module_name=MODULE, module_args=given, task_vars=task_vars)
+            result = self._execute_module(module_name=MODULE, module_args=given, task_vars=variables)
+        if result.get("gap") is not None:
+            printing.show([f"{variables['inventory_hostname']}: {result['msg']}"])
         return result

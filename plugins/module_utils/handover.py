@@ -501,8 +501,10 @@ def good(answer: Answer, before: Answer | None) -> bool:
         return before is None or before.status is None
     if answer.status is None or answer.status == 421:
         return False
-    if before is None or before.status is None or before.status >= 400:
+    if before is None or before.status is None or before.status >= 500:
         return True
+    if before.status >= 400:  # the app has no first page, or not for everybody; but it was there
+        return answer.status not in (502, 503, 504)
     return answer.status < 400 or answer.status == 429
 
 
