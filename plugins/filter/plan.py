@@ -468,6 +468,26 @@ options:
         type: list
         elements: str
         default: []
+      rate_limit: &rate_limit
+        description:
+          - How often one client may ask the app. The proxy answers 429 to what comes beyond, and the app sees
+            nothing of it. Files that the proxy serves are not counted. Off when not given.
+          - A client is an address of IPv4 or a /64 network of IPv6, whose addresses are all one customer's.
+            Who shares an address, as in an office, shares the limit.
+          - Apache counts in windows, nginx with a leaking bucket; C(docs/proxy-contract.md) says what that
+            means. Apache takes the package C(libapache2-mod-qos) for it.
+        type: dict
+        default: {}
+        suboptions:
+          rate:
+            description: Requests in the long run, in a second or a minute, as in V(10/s) or V(30/m). V(0/s)
+              is no limit, where the defaults have one.
+            type: str
+            required: true
+          burst:
+            description: How many may come at once, as those of a page that has just been opened.
+            type: int
+            default: 20
       root: &root
         description: The directory below which the app's own directory is. On a persistent disk.
         type: str
@@ -498,6 +518,7 @@ options:
       allow: *allow
       basic_auth: *basic_auth
       trusted_proxies: *trusted_proxies
+      rate_limit: *rate_limit
       root: *root
       config:
         description: Plain environment variables of every app.

@@ -221,6 +221,7 @@ _NO_FILES = re.compile(r"/(home|tmp|var|usr|srv)$|/(root|etc|boot|dev|proc|sys|r
 
 _SIZE = re.compile(r"(\d{1,15})([kmg]?)")
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
+_RATE = re.compile(r"(\d{1,6})/([sm])")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Costs above 10 would keep the proxy busy for a tenth of a second and more, for every request.
@@ -311,6 +312,12 @@ def duration(text: str) -> int | None:
     """Return the seconds that `text` says ("5m" is 300), or None when it is no time."""
     match = _DURATION.fullmatch(text.strip().lower())
     return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else None
+
+
+def rate(text: str) -> int | None:
+    """Return the requests a minute that `text` says ("10/s" is 600), or None when it is no rate."""
+    match = _RATE.fullmatch(text.strip().lower())
+    return int(match[1]) * {"s": 60, "m": 1}[match[2]] if match else None
 
 
 def _app_list(apps: object, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -805,6 +812,14 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         app[key] = _number(
             app[key], size, f"{where}.{key}", "a size; write bytes, or 512k, 10m or 1g", problems
         )
+    if app["rate_limit"]["rate"] is not None:
+        app["rate_limit"]["rate"] = _number(
+            app["rate_limit"]["rate"],
+            rate,
+            f"{where}.rate_limit.rate",
+            "a rate; write requests in a second or a minute, as in 10/s or 30/m",
+            problems,
+        )
     for mapping, key, prefix, least, most in (
         (app, "workers", "", 1, 512),
         (app, "threads", "", 1, 1024),
@@ -821,6 +836,7 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app["health"], "successes", "health.", 1, 100),
         (app["tls"], "days", "tls.", 2, 397),  # browsers refuse certificates that live longer
         (app["tls"], "renew_before", "tls.", 1, 396),
+        (app["rate_limit"], "burst", "rate_limit.", 2, 100_000),
     ):
         value = mapping[key]
         if isinstance(value, (int, float)) and not least <= value <= most:
@@ -1206,6 +1222,7 @@ def _resolve_app(
                 {"name": str(user), "password_hash": password} for user, password in app["basic_auth"].items()
             ],
             "trusted_proxies": _networks(app["trusted_proxies"]),
+            "rate_limit": _rate_limit(app["rate_limit"]["rate"] or 0, app["rate_limit"]["burst"]),
         },
         "logs": {"name": name, "directory": logs, "account": name},
     }
@@ -1229,6 +1246,20 @@ def _client_certificates(name: str, authority: str | None, required: bool) -> di
         "source": "" if inline else authority or "",
         "text": authority or "" if inline else "",
         "file": f"{AUTHORITIES}/{name}.pem",
+    }
+
+
+def _rate_limit(rate: int, burst: int) -> dict[str, int]:
+    """Return how each proxy counts `rate` requests a minute, of which `burst` may come at once."""
+    if not rate:
+        return {"rate": 0, "beyond": 0, "window": 0, "refused": 0}
+    # mod_qos ends a window when more whole seconds than it was told have passed, at least one: so at least two.
+    seconds = max(2, -(-burst * 60 // rate))
+    return {
+        "rate": rate,
+        "beyond": burst - 1,
+        "window": seconds - 1,
+        "refused": max(burst, seconds * rate // 60) + 1,
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -230,3 +232,96 @@ class TestPasswords:
             assert answer.status == 308
             assert answer.all("WWW-Authenticate") == []
             assert answer.one("Location") == "https://staging.example.org/echo"
+
+
+def someone() -> Header:
+    """Return an address that has not asked before, as the trusted proxy would tell it."""
+    first, second, third = secrets.token_bytes(3)
+    return "X-Forwarded-For", f"198.{18 + first % 2}.{second}.{third}"
+
+
+def statuses(client: Client, site: str, who: Header, count: int, target: str = "/release") -> list[int]:
+    return [ask(client, site, target, who).status for _ in range(count)]
+
+
+class TestLimitOfRequests:
+    """ "busy" takes five requests at once and one a minute, "brisk" two and one a second."""
+
+    def test_what_comes_beyond_it_is_refused_and_not_heard_by_the_app(self, client: Client) -> None:
+        who, word = someone(), secrets.token_hex(8)
+        assert statuses(client, "busy", who, 8, f"/echo/{word}") == [200] * 5 + [429] * 3
+        assert client.ask(f"/heard/{word}").body == b"5"
+        refused = ask(client, "busy", "/release", who)
+        assert refused.status == 429
+        assert headers_of_the_policy(refused)
+        assert len(refused.one("X-Request-ID")) >= 20
+
+    def test_it_holds_for_each_client_alone(self, client: Client) -> None:
+        who, other = someone(), someone()
+        assert statuses(client, "busy", who, 6) == [200] * 5 + [429]
+        assert statuses(client, "busy", other, 6) == [200] * 5 + [429]
+
+    @pytest.mark.parametrize("network", ["2001:db8:{}:{}", "2001:db8:{}:0", "2001:0:{}:{}", "2001:db8:0:{}"])
+    def test_the_addresses_of_an_ipv6_network_are_one_client(self, client: Client, network: str) -> None:
+        first, second = (f"{1 + secrets.randbelow(65535):x}" for _ in range(2))
+        network = network.format(first, second)
+        hosts = ["0:0:0:1", "0:0:0:2", "a:b:c:d", "0:1:0:0", "ffff:ffff:ffff:ffff", "1:0:0:0"]
+        neighbours = [("X-Forwarded-For", f"{network}:{host}") for host in hosts]
+        assert [ask(client, "busy", "/release", neighbour).status for neighbour in neighbours] == [
+            200,
+            200,
+            200,
+            200,
+            200,
+            429,
+        ]
+        elsewhere = ("X-Forwarded-For", f"2001:db8:ffff:{secrets.token_hex(2)}::1")
+        assert ask(client, "busy", "/release", elsewhere).status == 200
+
+    def test_files_are_not_counted_and_stay(self, client: Client) -> None:
+        who = someone()
+        files = ("/static/style.css", "/static/before.css", "/media/photo.txt")
+        for path in files:
+            assert statuses(client, "busy", who, 6, path) == [200] * 6
+        assert statuses(client, "busy", who, 6) == [200] * 5 + [429]
+        assert [ask(client, "busy", path, who).status for path in files] == [200, 200, 200]
+        # No files there: the app is asked.
+        for path in ("/static/app/x", "/media/none"):
+            assert ask(client, "busy", path, who).status == 429
+
+    def test_redirects_are_not_counted(self, client: Client) -> None:
+        who = someone()
+        assert statuses(client, "www.busy", who, 8) == [308] * 8
+        assert statuses(client, "busy", who, 6) == [200] * 5 + [429]
+        assert statuses(client, "www.busy", who, 1) == [308]
+
+    def test_it_holds_for_its_site_alone(self, client: Client) -> None:
+        who = someone()
+        assert statuses(client, "busy", who, 6) == [200] * 5 + [429]
+        assert ask(client, "brisk", "/release", who).status == 200
+        assert statuses(client, "hello", who, 8) == [200] * 8
+        assert ask(client, "busy", "/release", who).status == 429
+
+    @pytest.mark.parametrize("name", ["Flask-Client", "X-Real-IP", "Forwarded", "X_Forwarded_For"])
+    def test_nobody_gets_around_it_by_a_header(self, client: Client, name: str) -> None:
+        who = someone()
+        assert statuses(client, "busy", who, 6) == [200] * 5 + [429]
+        assert ask(client, "busy", "/release", who, (name, "198.51.100.9")).status == 429
+
+    def test_the_app_learns_nothing_of_the_counting(self, client: Client) -> None:
+        for site in ("busy", "hello"):
+            assert "HTTP_FLASK_CLIENT" not in seen_by_app(ask(client, site, "/echo", someone()))
+
+    def test_who_waits_is_served_again(self, client: Client) -> None:
+        who = someone()
+        head = f"GET /release HTTP/1.1\r\nHost: brisk.example.org\r\n{who[0]}: {who[1]}\r\n\r\n"
+        with client.talk(sni="brisk.example.org") as conversation:
+            conversation.send(head.encode() * 30)
+            at_once = [conversation.answer().status for _ in range(30)]
+        assert at_once[:2] == [200, 200]
+        assert set(at_once) == {200, 429}
+        end = time.monotonic() + 60
+        while (again := ask(client, "brisk", "/release", who).status) != 200:
+            assert again == 429
+            assert time.monotonic() < end
+            time.sleep(0.5)

@@ -51,6 +51,7 @@ PLAN = plan(
             "allow": ["192.0.2.0/24"],
             "basic_auth": {"ops": "$6$salt$" + "x" * 86},
             "trusted_proxies": ["10.0.0.1"],
+            "rate_limit": {"rate": "10/s"},
         }
     ]
 )

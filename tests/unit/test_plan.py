@@ -205,6 +205,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "allow": [],
             "users": [],
             "trusted_proxies": [],
+            "rate_limit": {"rate": 0, "beyond": 0, "window": 0, "refused": 0},
         }
     ]
     assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
@@ -234,6 +235,23 @@ def test_users_of_the_defaults_and_of_an_app_are_those_of_its_site() -> None:
         {"name": "ops", "password_hash": ops},
         {"name": "dev", "password_hash": dev},
     ]
+
+
+@pytest.mark.parametrize(
+    ("described", "counted"),
+    [
+        ({"rate": "10/s"}, {"rate": 600, "beyond": 19, "window": 1, "refused": 21}),
+        ({"rate": "10/s", "burst": 50}, {"rate": 600, "beyond": 49, "window": 4, "refused": 51}),
+        # A window of two seconds is the shortest, and then holds what the rate lets through.
+        ({"rate": "100/s", "burst": 20}, {"rate": 6000, "beyond": 19, "window": 1, "refused": 201}),
+        ({"rate": "30/m", "burst": 5}, {"rate": 30, "beyond": 4, "window": 9, "refused": 6}),
+        ({"rate": "7/m", "burst": 3}, {"rate": 7, "beyond": 2, "window": 25, "refused": 4}),
+        ({"rate": "0/s"}, {"rate": 0, "beyond": 0, "window": 0, "refused": 0}),
+    ],
+)
+def test_limits_of_requests(described: dict[str, Any], counted: dict[str, int]) -> None:
+    (site,) = plan([hello(rate_limit=described)], {"rate_limit": {"rate": "1/s"}}, FACTS)["sites"]
+    assert site["rate_limit"] == counted
 
 
 def test_values_of_secrets_never_enter_the_plan() -> None:
@@ -671,6 +689,21 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
                 "flask_apps.hello.trusted_proxies: '::/0' trusts everybody, who could then "
                 "claim any address; name the networks of the proxies"
             ),
+        ),
+        (
+            {"rate_limit": {"rate": "10"}},
+            (
+                "flask_apps.hello.rate_limit.rate: '10' is not a rate; write requests in a second or a "
+                "minute, as in 10/s or 30/m"
+            ),
+        ),
+        (
+            {"rate_limit": {"burst": 5}},
+            "flask_apps.hello.rate_limit: 'rate' is missing; it is required",
+        ),
+        (
+            {"rate_limit": {"rate": "10/s", "burst": 1}},
+            "flask_apps.hello.rate_limit.burst: 1 is out of range; use 2 to 100000",
         ),
         (
             {"request_limit": "10 megs"},

@@ -49,6 +49,7 @@ FULL = {
     "allow": ["192.0.2.0/24", "2001:db8::/32"],
     "basic_auth": {"ops": "$6$salt$" + "x" * 86},
     "trusted_proxies": ["10.0.0.0/8"],
+    "rate_limit": {"rate": "10/s", "burst": 50},
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
 SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
@@ -589,14 +590,23 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     assert one(files, "try_files") == ["$uri", "@app"]
     assert one(files, "disable_symlinks") == ["if_not_owner", "from=/srv/files"]
     # Nothing else, or the server's directives would not be inherited.
+    limited: Directive = (["limit_req", "zone=flask-hello", "burst=49", "nodelay"], [])
     proxied: Directive = (["proxy_pass", "http://flask-hello"], [])
     closed: Directive = (
         ["if", "(-f", "/var/lib/flask/pages/hello.maintenance)"],
         [(["set", "$flask_page", "maintenance"], []), (["return", "503"], [])],
     )
-    assert blocks(app, "location", "/") == [[closed, proxied]]
+    assert blocks(app, "location", "/") == [[closed, limited, proxied]]
     assert all(blocks(app, "location", "^~", url)[0][0] == closed for url in ("/static/", "/media/"))
-    assert blocks(app, "location", "@app") == [[(["set", "$flask_cache", ""], []), proxied]]
+    assert blocks(app, "location", "@app") == [
+        [(["set", "$flask_cache", ""], []), limited, proxied]
+    ]
+    assert one(site(rendered, "full-13"), "limit_req_zone") == [
+        "$flask_client",
+        "zone=flask-hello:2m",
+        "rate=600r/m",
+    ]
+    assert one(app, "limit_req_status") == ["429"]
     assert ["snippets/flask-proxy.conf"] in every(app, "include")
     assert every(app, "proxy_hide_header") == [[name] for name, *_rest in headers]
     assert one(app, "proxy_read_timeout") == ["90s"]
@@ -613,6 +623,7 @@ def test_a_site_with_one_name_and_no_static_files(rendered: Rendered) -> None:
         ["location", "/"],
     ]
     assert "Strict-Transport-Security" not in [name for name, *_rest in every(app, "add_header")]
+    assert "limit_req" not in text(rendered, "nginx/templates/site.conf.j2", "sync-13")
 
 
 def test_other_ports_are_part_of_the_origin(rendered: Rendered) -> None:
@@ -788,6 +799,24 @@ def test_apache_sites_with_other_names(rendered: Rendered) -> None:
         ["Strict-Transport-Security", "max-age=3600"],
         ["Content-Security-Policy", "default-src 'self'; img-src *"],
     ]
+
+
+def test_apache_counts_requests_where_a_site_has_a_limit(rendered: Rendered) -> None:
+    """The module is loaded for no other host, and a client of one site is not refused by another."""
+    full = apache(text(rendered, "apache/templates/site.conf.j2", "full-13"))
+    assert [words for _around, words in full if words[0].startswith("QS_")] == [
+        ["QS_CondClientEventLimitCount", "51", "4", "flask-hello", "^flask-hello$"]
+    ]
+    rules = [words for _around, words in full if words[0] == "RewriteRule"]
+    assert rules[-1] == ["RewriteRule", "^", "-", "[E=flask-hello:1,E=QS_Cond:flask-hello]"]
+    shared = lines_of(rendered, "shared", "full-13")
+    assert ["QS_ErrorResponseCode", "429"] in shared
+    assert ["QS_ClientIpFromHeader", "Flask-Client"] in shared
+    assert ["RequestHeader", "set", "Flask-Client", "expr=%{REMOTE_ADDR}", "early"] in shared
+    assert ["RequestHeader", "unset", "Flask-Client"] in shared
+    assert "mod_qos.so" in text(rendered, "apache/templates/shared.conf.j2", "full-13")
+    for name in ("shared", "site"):
+        assert "qos" not in text(rendered, f"apache/templates/{name}.conf.j2", "sync-13").lower()
 
 
 def test_the_jumps_over_a_directory_skip_all_its_rules(rendered: Rendered) -> None:

@@ -3,13 +3,16 @@
 #   check-site SITE SHARED POLICY TLS PROXY TOLERANT
 # SITE is a file, SHARED, POLICY, TLS and PROXY are the includes in base64. With
 # TOLERANT = yes (--check) whatever an earlier step would have brought may be
-# missing: Apache itself, its key pair, or the key pair of the site.
+# missing: Apache itself, a module, its key pair, or the key pair of the site.
 set -eu
 site=$1 shared=$2 policy=$3 tls=$4 proxy=$5 tolerant=$6
 pairs=$(sed -n 's/^ *SSL\(CA\)\{0,1\}Certificate\(Key\)\{0,1\}File //p' "$site" | sort -u)
 
 if [ "$tolerant" = yes ]; then
     command -v apache2 >/dev/null || exit 0
+    case $(echo "$shared" | base64 -d) in
+        *mod_qos.so*) [ -e /usr/lib/apache2/modules/mod_qos.so ] || exit 0 ;;
+    esac
     for file in $pairs /etc/ssl/private/ssl-cert-snakeoil.key; do
         [ -e "$file" ] || exit 0
     done
@@ -28,6 +31,13 @@ write shared.conf "$shared"
 write snippets/flask-policy.conf "$policy"
 write snippets/flask-tls.conf "$tls"
 write snippets/flask-proxy.conf "$proxy"
+# mod_qos of Debian 12 cannot be loaded as its package does it; shared.conf can.
+for file in /etc/apache2/mods-enabled/*.load /etc/apache2/mods-enabled/*.conf; do
+    case $file in
+        */qos.load) ;;
+        *) echo "IncludeOptional $file" ;;
+    esac
+done >"$directory/modules.conf"
 cat >"$directory/apache2.conf" <<END
 ServerRoot $directory
 DefaultRuntimeDir $directory
@@ -35,8 +45,7 @@ PidFile $directory/apache2.pid
 ErrorLog /dev/stderr
 User www-data
 Group www-data
-IncludeOptional /etc/apache2/mods-enabled/*.load
-IncludeOptional /etc/apache2/mods-enabled/*.conf
+Include modules.conf
 Listen 80
 Include shared.conf
 Include $site
