@@ -42,6 +42,7 @@ PROXIES = {
         check=("nginx -t", "nginx: configuration file /etc/nginx/nginx.conf test is successful\n"),
         wrong_alone=(
             ({"headers": [{"name": "X-Broken", "value": "half a variable$"}]}, "invalid variable name"),
+            ({"raw": {"nginx": "no_such_directive on;", "apache": ""}}, "unknown directive"),
         ),
         wrong_together=({"upstream": "flask-hello"}, "duplicate upstream"),
     ),
@@ -52,6 +53,7 @@ PROXIES = {
         check=("apachectl -t", "Syntax OK\n"),
         wrong_alone=(
             ({"certificate": {"fullchain": "/none.pem", "privkey": f"{OWN}/privkey.pem"}}, "/none.pem"),
+            ({"raw": {"nginx": "", "apache": "NoSuchDirective on"}}, "Invalid command"),
             # Apache itself would find this out at the reload, and end.
             (
                 {

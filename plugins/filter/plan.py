@@ -488,6 +488,24 @@ options:
             description: How many may come at once, as those of a page that has just been opened.
             type: int
             default: 20
+      raw:
+        description:
+          - What this collection has no key for, in the proxy's own words, for the site of the canonical name.
+          - It is checked with the site before it is installed. What the proxy refuses is told, and the host
+            keeps what it serves.
+          - It must stand on its own, so it can only name what is in it or in a file that it includes. Nothing
+            keeps it from undoing what C(docs/proxy-contract.md) promises.
+        type: dict
+        default: {}
+        suboptions:
+          nginx:
+            description: Lines for the C(server) block, at its end.
+            type: str
+            default: ""
+          apache:
+            description: Lines for the C(VirtualHost), before those that hand requests to the app.
+            type: str
+            default: ""
       root: &root
         description: The directory below which the app's own directory is. On a persistent disk.
         type: str

@@ -1222,6 +1222,7 @@ def _resolve_app(
                 {"name": str(user), "password_hash": password} for user, password in app["basic_auth"].items()
             ],
             "trusted_proxies": _networks(app["trusted_proxies"]),
+            "raw": {proxy: _lines(app["raw"][proxy]) for proxy in ("nginx", "apache")},
             "rate_limit": _rate_limit(app["rate_limit"]["rate"] or 0, app["rate_limit"]["burst"]),
         },
         "logs": {"name": name, "directory": logs, "account": name},
@@ -1253,7 +1254,7 @@ def _rate_limit(rate: int, burst: int) -> dict[str, int]:
     """Return how each proxy counts `rate` requests a minute, of which `burst` may come at once."""
     if not rate:
         return {"rate": 0, "beyond": 0, "window": 0, "refused": 0}
-    # mod_qos ends a window when more whole seconds than it was told have passed, at least one: so at least two.
+    # mod_qos ends a window when more whole seconds than it was told (at least one) have passed: two or more.
     seconds = max(2, -(-burst * 60 // rate))
     return {
         "rate": rate,
@@ -1261,6 +1262,11 @@ def _rate_limit(rate: int, burst: int) -> dict[str, int]:
         "window": seconds - 1,
         "refused": max(burst, seconds * rate // 60) + 1,
     }
+
+
+def _lines(text: str) -> str:
+    """Return `text` without what cannot be seen at the ends of its lines, and no empty ones around it."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
 
 
 def _watched(app: Mapping[str, Any]) -> list[str]:

@@ -325,3 +325,14 @@ class TestLimitOfRequests:
             assert again == 429
             assert time.monotonic() < end
             time.sleep(0.5)
+
+
+class TestLinesOfItsOwn:
+    def test_they_hold_for_the_site_and_keep_its_headers(self, client: Client) -> None:
+        answer = ask(client, "busy", "/retired", someone())
+        assert answer.status == 410
+        assert headers_of_the_policy(answer)
+
+    def test_they_hold_for_no_other_site_and_name(self, client: Client) -> None:
+        assert ask(client, "hello", "/retired").status == 404
+        assert ask(client, "www.busy", "/retired").status == 308

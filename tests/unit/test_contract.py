@@ -52,6 +52,7 @@ PLAN = plan(
             "basic_auth": {"ops": "$6$salt$" + "x" * 86},
             "trusted_proxies": ["10.0.0.1"],
             "rate_limit": {"rate": "10/s"},
+            "raw": {"nginx": "return 410;"},
         }
     ]
 )

@@ -205,6 +205,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "allow": [],
             "users": [],
             "trusted_proxies": [],
+            "raw": {"nginx": "", "apache": ""},
             "rate_limit": {"rate": 0, "beyond": 0, "window": 0, "refused": 0},
         }
     ]
@@ -252,6 +253,12 @@ def test_users_of_the_defaults_and_of_an_app_are_those_of_its_site() -> None:
 def test_limits_of_requests(described: dict[str, Any], counted: dict[str, int]) -> None:
     (site,) = plan([hello(rate_limit=described)], {"rate_limit": {"rate": "1/s"}}, FACTS)["sites"]
     assert site["rate_limit"] == counted
+
+
+def test_lines_for_a_proxy_are_taken_as_they_are() -> None:
+    lines = "\nlocation = /retired {  \n    return 410;\n\n}\n\n"
+    (site,) = plan([hello(raw={"nginx": lines})], {}, FACTS)["sites"]
+    assert site["raw"] == {"nginx": "location = /retired {\n    return 410;\n\n}", "apache": ""}
 
 
 def test_values_of_secrets_never_enter_the_plan() -> None:

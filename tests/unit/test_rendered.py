@@ -50,6 +50,10 @@ FULL = {
     "basic_auth": {"ops": "$6$salt$" + "x" * 86},
     "trusted_proxies": ["10.0.0.0/8"],
     "rate_limit": {"rate": "10/s", "burst": 50},
+    "raw": {
+        "nginx": "location = /retired {\n    return 410;\n}\n",
+        "apache": '<Location "/retired">\n    Redirect 410\n</Location>',
+    },
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
 SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
@@ -598,15 +602,14 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     )
     assert blocks(app, "location", "/") == [[closed, limited, proxied]]
     assert all(blocks(app, "location", "^~", url)[0][0] == closed for url in ("/static/", "/media/"))
-    assert blocks(app, "location", "@app") == [
-        [(["set", "$flask_cache", ""], []), limited, proxied]
-    ]
+    assert blocks(app, "location", "@app") == [[(["set", "$flask_cache", ""], []), limited, proxied]]
     assert one(site(rendered, "full-13"), "limit_req_zone") == [
         "$flask_client",
         "zone=flask-hello:2m",
         "rate=600r/m",
     ]
     assert one(app, "limit_req_status") == ["429"]
+    assert app[-1] == (["location", "=", "/retired"], [(["return", "410"], [])])
     assert ["snippets/flask-proxy.conf"] in every(app, "include")
     assert every(app, "proxy_hide_header") == [[name] for name, *_rest in headers]
     assert one(app, "proxy_read_timeout") == ["90s"]
@@ -817,6 +820,13 @@ def test_apache_counts_requests_where_a_site_has_a_limit(rendered: Rendered) -> 
     assert "mod_qos.so" in text(rendered, "apache/templates/shared.conf.j2", "full-13")
     for name in ("shared", "site"):
         assert "qos" not in text(rendered, f"apache/templates/{name}.conf.j2", "sync-13").lower()
+
+
+def test_lines_of_a_description_stand_in_one_virtual_host_before_the_app(rendered: Rendered) -> None:
+    read = apache(text(rendered, "apache/templates/site.conf.j2", "full-13"))
+    places = [number for number, (_around, words) in enumerate(read) if words == ["Redirect", "410"]]
+    assert [read[place][0] for place in places] == ['VirtualHost *:443/Location "/retired"']
+    assert places[0] < [words[0] for _around, words in read].index("ProxyPass")
 
 
 def test_the_jumps_over_a_directory_skip_all_its_rules(rendered: Rendered) -> None:
