@@ -18,6 +18,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.acme_orders import acme_orders
 from ansible_collections.flaskworks.server.plugins.module_utils import acme, acme_order
+from ansible_collections.flaskworks.server.plugins.modules import acme as module
 
 ROOT = Path(__file__).parents[2]
 CA = "https://ca.example.org/directory"
@@ -420,6 +421,104 @@ def test_the_hook_deploys_what_was_renewed_and_nothing_else(
     told = capsys.readouterr()
     assert told.out.splitlines()[0] == "hello: installed, no certificate"
     assert told.err == "reports: the proxy refuses\n"
+
+
+class Called:
+    """The module as `provide` sees it, and what it has others do."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, check_mode: bool = False, profiles: bool = True
+    ) -> None:
+        self.check_mode, self.params = check_mode, {"profiles": profiles}
+        self.warnings: list[str] = []
+        self.done: list[str] = []
+        self.orders: list[acme_order.Order] = []
+        self.faults: list[str] = []
+        monkeypatch.setattr(acme, "LETSENCRYPT", "/nowhere")
+        monkeypatch.setattr(
+            acme, "reason", lambda _wanted, settings: settings["server"] and "there is none yet"
+        )
+        monkeypatch.setattr(acme, "deploy", lambda _wanted: self.note("deployed", "installed"))
+        monkeypatch.setattr(acme, "keep_credentials", lambda _name, text: self.note(text, False))
+        monkeypatch.setattr(acme, "forget_credentials", lambda _name: self.note("forgotten", False))
+        monkeypatch.setattr(acme_order, "make_webroot", self.done.append)
+        monkeypatch.setattr(acme_order, "unreachable", self.unreachable)
+        monkeypatch.setattr(acme_order, "issue", self.orders.append)
+
+    def note(self, what: str, answer: Any) -> Any:
+        self.done.append(what)
+        return answer
+
+    def unreachable(self, _wanted: acme.Wanted, _webroot: str) -> list[str]:
+        self.done.append("asked itself")
+        return self.faults
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def provide(self, **given: Any) -> str:
+        order = {"directory": CA, "webroot": "/w", "https_port": 443, "reachable": True, "profile": None}
+        nothing = {"email": None, "kid": None, "hmac": None, "dns": None}
+        return module.provide(self, HELLO, {**nothing, **order, **given})
+
+
+def test_check_mode_asks_nobody_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(monkeypatch, check_mode=True)
+    assert called.provide() == "would be issued because there is none yet"
+    assert (called.done, called.orders) == ([], [])
+
+
+def test_an_authority_is_asked_when_the_host_has_found_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(monkeypatch)
+    assert called.provide(email="ops@example.org", profile="shortlived") == "issued because there is none yet"
+    assert called.done == ["forgotten", "/w", "asked itself", "deployed"]
+    assert called.orders == [
+        acme_order.Order(HELLO, CA, "/w", "ops@example.org", profile="shortlived", dns_wait=0)
+    ]
+
+
+def test_no_authority_is_asked_for_names_that_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(monkeypatch)
+    called.faults = ["hello: a.example.org does not resolve", "hello: b.example.org does not resolve"]
+    with pytest.raises(acme.AcmeError) as error:
+        called.provide()
+    assert str(error.value) == (
+        "hello: a.example.org does not resolve\nhello: b.example.org does not resolve"
+    )
+    assert called.orders == []
+
+
+def test_a_host_that_cannot_ask_itself_is_not_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(monkeypatch)
+    called.provide(reachable=False)
+    assert called.done == ["forgotten", "/w", "deployed"]
+
+
+def test_where_a_name_server_takes_the_proof_the_host_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(monkeypatch)
+    dns = {
+        "server": "192.0.2.53",
+        "port": 53,
+        "key": "k",
+        "algorithm": "HMAC-SHA512",
+        "secret": "s",
+        "wait": 30,
+    }
+    called.provide(dns=dns)
+    assert called.done == [acme_order.credentials(dns), "deployed"]
+    assert [order.dns_wait for order in called.orders] == [30]
+
+
+def test_a_certbot_that_knows_no_profiles_is_not_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(monkeypatch, profiles=False)
+    called.provide(profile="shortlived")
+    assert [order.profile for order in called.orders] == [""]
+    assert called.warnings == [
+        (
+            "hello: the certbot of this host cannot ask for the profile 'shortlived' (Debian 13 can); the "
+            "authority chooses"
+        )
+    ]
 
 
 def test_a_secret_takes_the_place_of_its_name() -> None:
