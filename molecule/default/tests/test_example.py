@@ -179,6 +179,22 @@ def test_check_mode_foresees_nothing_and_shows_no_secret() -> None:
     assert [line.replace(CANARY, "<the secret>") for line in output.splitlines() if CANARY in line] == []
 
 
+def test_status_tells_how_every_app_is(hosts: dict[str, Host]) -> None:
+    done = run(["ansible-playbook", "playbooks/status.yml", "-i", str(INVENTORY)])
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "app host release age service health days issuer names" in table
+    for name, host in hosts.items():
+        for app, names in (
+            ("hello", "hello.example.org, www.hello.example.org"),
+            ("notes", "notes.example.org"),
+        ):
+            release = host.check_output(f"basename $(readlink /srv/{app}/current)").partition("-")[0]
+            row = rf"{app} {name} {release} \d+ \w+ active good 89 \w+ authority \w+ {names}"
+            assert [line for line in table if re.fullmatch(row, line)], done.stdout
+    assert not [line for line in table if line.startswith(("hello: ", "notes: "))], done.stdout
+
+
 def test_key_generator_of_the_readme_makes_keys() -> None:
     (command,) = set(re.findall(r"python3 -c '[^']+'", (PROJECT / "README.md").read_text()))
     keys = [run(shlex.split(command)).stdout.strip() for _ in range(2)]
