@@ -558,7 +558,6 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     assert dict(every(app, "set")) == {
         "$flask_cache": "",
         "$flask_app": "hello",
-        "$flask_page": "error",
         "$flask_retry": "",
     }
     for server in (others, app):
@@ -598,7 +597,7 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     proxied: Directive = (["proxy_pass", "http://flask-hello"], [])
     closed: Directive = (
         ["if", "(-f", "/var/lib/flask/pages/hello.maintenance)"],
-        [(["set", "$flask_page", "maintenance"], []), (["return", "503"], [])],
+        [(["return", "503"], [])],
     )
     assert blocks(app, "location", "/") == [[closed, limited, proxied]]
     assert all(blocks(app, "location", "^~", url)[0][0] == closed for url in ("/static/", "/media/"))
