@@ -25,6 +25,8 @@ class Proxy:
     unit: str
     configuration: str
     logs: str
+    flush: str
+    """The command that has buffered lines written to the logs."""
     check: tuple[str, str]
     """The command that checks a configuration, and the end of what it says of one without a warning."""
     wrong_alone: tuple[tuple[dict[str, Any], str], ...]
@@ -39,6 +41,7 @@ PROXIES = {
         unit="nginx.service",
         configuration="/etc/nginx",
         logs="/var/log/nginx",
+        flush="nginx -s reopen",
         check=("nginx -t", "nginx: configuration file /etc/nginx/nginx.conf test is successful\n"),
         wrong_alone=(
             ({"headers": [{"name": "X-Broken", "value": "half a variable$"}]}, "invalid variable name"),
@@ -50,6 +53,7 @@ PROXIES = {
         unit="apache2.service",
         configuration="/etc/apache2",
         logs="/var/log/apache2",
+        flush="true",  # it buffers none
         check=("apachectl -t", "Syntax OK\n"),
         wrong_alone=(
             ({"certificate": {"fullchain": "/none.pem", "privkey": f"{OWN}/privkey.pem"}}, "/none.pem"),
@@ -150,7 +154,7 @@ class TestLogs:
             lines = base64.b64decode(encoded).decode("utf-8", "surrogateescape")
             return [json.loads(line) for line in lines.splitlines()]
 
-        # nginx buffers the log for five seconds.
+        host.check_output(PROXY.flush)
         assert eventually(lambda: any(entry["request_id"] == told for entry in entries()))
         found = entries()
         last = next(entry for entry in found if entry["request_id"] == told)
@@ -181,12 +185,14 @@ class TestLogs:
         ]
         told = [answer.one("X-Request-ID") for answer in answers]
         away = client.ask("/", host="away.example.org:8443", sni="away.example.org", port=8443)
+        host.check_output(PROXY.flush)
         log = f"{PROXY.logs}/flask-hello.log {PROXY.logs}/flask-away.log"
         for identity in (*told, away.one("X-Request-ID")):
             assert eventually(lambda identity=identity: host.run(f"grep -qF {identity} {log}").succeeded)  # type: ignore[misc]
 
     def test_refused_requests_are_logged_apart(self, client: Client, host: Host) -> None:
         client.ask("/who-asks", host="unknown.example.org")
+        host.check_output(PROXY.flush)
         # Not by reading it here: requests were refused whose bytes are no text.
         assert eventually(lambda: host.run(f"grep -aqF /who-asks {PROXY.logs}/flask.log").succeeded)
 

@@ -26,7 +26,7 @@ def is_a_page(answer: Answer, words: str) -> bool:
 
 
 class TestErrorPages:
-    """The site "away" has no app, and "hello" gives up on its app after three seconds."""
+    """The site "away" has no app and a page of its own; "hello" gives up on its app after three seconds."""
 
     @staticmethod
     def ask_away(client: Client, target: str = "/", **how: object) -> Answer:
@@ -42,13 +42,13 @@ class TestErrorPages:
     def test_a_site_without_its_app_says_so(self, client: Client, headers: list[tuple[str, str]]) -> None:
         answer = self.ask_away(client, "/some/page?x=y", headers=headers)
         assert answer.status in (502, 503)
-        assert is_a_page(answer, "<h1>No answer at the moment</h1>")
+        assert is_a_page(answer, "<p>Störung bei {{ today }}.</p>")
         assert answer.all("Retry-After") == []
 
     def test_it_says_so_to_a_form_and_to_who_wants_no_body(self, client: Client) -> None:
         form = self.ask_away(client, method="POST", body=b"x" * 5000)
         assert form.status in (502, 503)
-        assert is_a_page(form, "<h1>No answer at the moment</h1>")
+        assert is_a_page(form, "<p>Störung bei {{ today }}.</p>")
         head = self.ask_away(client, method="HEAD")
         assert (head.status, head.body) == (form.status, b"")
 
