@@ -51,12 +51,24 @@ options:
       domains:
         description:
           - The names under which the app is served. The first is canonical, the others redirect to it.
-          - Each domain serves one app. A name outside ASCII is written in its C(xn--) form.
+          - Each domain serves one app, or several that have the same list here and another
+            O(_input[].prefix) each. A name outside ASCII is written in its C(xn--) form.
           - All but the first may be wildcards, as in V(*.hello.example.org). One of V(acme) needs
             O(_input[].tls.dns).
         type: list
         elements: str
         required: true
+      prefix:
+        description:
+          - The path below which the app is served, as in V(/reports). It gets what is below it without the
+            prefix, and the prefix in C(X-Forwarded-Prefix), of which Werkzeug's ProxyFix (C(x_prefix)) makes
+            C(SCRIPT_NAME), so that C(url_for) is right.
+          - O(_input[].static) and O(_input[].health) are told without it.
+          - Of several apps on a domain, the one at V(/), or else the first, owns the site. Its certificate,
+            headers, pages, users, networks and O(_input[].raw) are those of all; the others leave these keys
+            away or say the same. What nobody serves is 404.
+        type: str
+        default: /
       source:
         description:
           - Where the code comes from. Exactly one of O(_input[].source.path), O(_input[].source.git),

@@ -336,3 +336,114 @@ class TestLinesOfItsOwn:
     def test_they_hold_for_no_other_site_and_name(self, client: Client) -> None:
         assert ask(client, "hello", "/retired").status == 404
         assert ask(client, "www.busy", "/retired").status == 308
+
+
+class TestPrefixes:
+    """ "shared" has an app at /, and others below /reports, /reports/archive.1 and /quota."""
+
+    @pytest.mark.parametrize(
+        ("site", "path", "prefix", "target"),
+        [
+            ("shared", "/reports/echo/x?q=1", "/reports", "/echo/x?q=1"),
+            (
+                "shared",
+                "/reports/echo/a%2Fb//c;d%20?e=%2F&/reports/f",
+                "/reports",
+                "/echo/a%2Fb//c;d%20?e=%2F&/reports/f",
+            ),
+            ("shared", "/reports/archive.1/echo/health", "/reports/archive.1", "/echo/health"),
+            ("shared", "/quota/echo?/reports/", "/quota", "/echo?/reports/"),
+            ("shared", "/reports/static/app/x%2Fy", "/reports", "/static/app/x%2Fy"),
+            ("solo", "/app/echo", "/app", "/echo"),
+            ("solo", "/app/static/app/x", "/app", "/static/app/x"),
+            ("shared", "/echo/reports/", None, "/echo/reports/"),
+            ("hello", "/echo", None, "/echo"),
+        ],
+    )
+    def test_an_app_learns_where_it_is(
+        self, client: Client, site: str, path: str, prefix: str | None, target: str
+    ) -> None:
+        for spoofed in (
+            (),
+            (("X-Forwarded-Prefix", "/evil"), ("SCRIPT_NAME", "/evil"), ("Script-Name", "/evil")),
+        ):
+            answer = ask(client, site, path, someone(), *spoofed)
+            seen = seen_by_app(answer)
+            assert json.loads(answer.body)["target"] == target
+            assert seen.get("HTTP_X_FORWARDED_PREFIX") == prefix
+            assert seen.get("SCRIPT_NAME", "") == ""  # it makes that itself, of the header
+
+    def test_the_name_alone_is_a_directory(self, client: Client) -> None:
+        answer = ask(client, "shared", "/reports?q=%2F1")
+        assert answer.status == 308
+        assert answer.one("Location") == "https://shared.example.org/reports/?q=%2F1"
+        assert headers_of_the_policy(answer)
+        assert ask(client, "shared", "/reports/archive.1").one("Location") == (
+            "https://shared.example.org/reports/archive.1/"
+        )
+        for path in ("/reportsx", "/reports/archivex1/release"):
+            assert ask(client, "shared", path).body == b"nothing here\n"
+
+    @pytest.mark.parametrize("path", ["/%72eports/release", "//reports/release", "/x/../reports/release"])
+    def test_another_spelling_of_it_is_nothing(self, client: Client, path: str) -> None:
+        answer = ask(client, "shared", path)
+        assert answer.status == 404
+        assert b"one" not in answer.body
+        assert b"nothing here" not in answer.body
+
+    def test_its_files_are_below_it(self, client: Client) -> None:
+        for site, prefix in (("shared", "/reports"), ("shared", "/quota"), ("solo", "/app"), ("shared", "")):
+            for path, text, rule in (
+                ("/static/style.css", b"static/style.css of one\n", "no-cache"),
+                ("/static/before.css", b"static/static/before.css of two\n", "no-cache"),
+                (
+                    "/static/app.3f2a91bc.js",
+                    b"static/app.3f2a91bc.js of one\n",
+                    "public, max-age=31536000, immutable",
+                ),
+                ("/media/photo.txt", b"photo of the host\n", "no-cache"),
+            ):
+                answer = ask(client, site, prefix + path)
+                assert answer.status == 200
+                assert answer.body.startswith(text)
+                assert answer.one("Cache-Control") == rule
+                assert headers_of_the_policy(answer)
+            packed = ask(client, site, f"{prefix}/static/packed.css", ("Accept-Encoding", "gzip"))
+            assert packed.one("Content-Encoding") == "gzip"
+            for path in ("/static/.secret", "/static/.hidden/file.txt", "/media/.photo"):
+                assert ask(client, site, prefix + path).status == 404
+            assert ask(client, site, f"{prefix}/static/style.css", method="POST").status in (403, 405)
+            assert ask(client, site, f"{prefix}/static/none.css").body == b"nothing here\n"
+        assert ask(client, "solo", "/static/style.css").status == 404
+
+    def test_limits_are_those_of_the_app(self, client: Client) -> None:
+        for path, length, status in (
+            ("/reports/echo", 1000, 200),
+            ("/reports/echo", 1001, 413),
+            ("/echo", 1001, 200),
+            ("/echo", 65537, 413),
+        ):
+            assert ask(client, "shared", path, method="POST", body=b"x" * length).status == status
+        who = someone()
+        assert statuses(client, "shared", who, 6, "/quota/release") == [200] * 5 + [429]
+        assert statuses(client, "shared", who, 1, "/release") == [200]
+        assert statuses(client, "shared", who, 1, "/reports/release") == [200]
+        assert statuses(client, "shared", who, 1, "/quota/static/style.css") == [200]
+
+    def test_one_alone_is_closed(self, client: Client) -> None:
+        for path in ("/reports/archive.1/release", "/reports/archive.1/static/style.css"):
+            closed = ask(client, "shared", path)
+            assert closed.status == 503
+            assert closed.one("Retry-After") == "300"
+            assert b"Back soon" in closed.body
+            assert headers_of_the_policy(closed)
+        for path in ("/reports/archive.1/echo/health", "/reports/release", "/release"):
+            assert ask(client, "shared", path).status == 200
+
+    @pytest.mark.parametrize("path", ["/", "/release", "/application", "/static/style.css", "/.flask-pages"])
+    def test_without_an_app_at_the_top_nothing_is_there(self, client: Client, path: str) -> None:
+        answer = ask(client, "solo", path)
+        assert answer.status == 404
+        assert headers_of_the_policy(answer)
+        assert b"nothing here" not in answer.body
+        assert ask(client, "solo", "/app/release").body == b"one"

@@ -53,7 +53,16 @@ PLAN = plan(
             "trusted_proxies": ["10.0.0.1"],
             "rate_limit": {"rate": "10/s"},
             "raw": {"nginx": "return 410;"},
-        }
+        },
+        {
+            "name": "reports",
+            "domains": ["hello.example.org", "www.hello.example.org"],
+            "prefix": "/reports",
+            "source": {"path": "/code/reports"},
+            "wsgi": "reports:app",
+            "health": "/healthz",
+            "static": {"/static/": "static", "/media/": "/srv/media"},
+        },
     ]
 )
 
@@ -118,7 +127,9 @@ def test_a_proxy_uses_all_that_it_takes(role: str, unused: set[str]) -> None:
     spec = _spec(role)
     sites, policy = spec[f"{role}_sites"]["options"], spec[f"{role}_policy"]["options"]
     assert {
-        name for name in sites if not re.search(rf"\b{role}_site\.{name}\b|attribute='{name}'", written)
+        name
+        for name in sites
+        if not re.search(rf"\b({role}_site|mount)\.{name}\b|attribute='{name}'", written)
     } == unused
     assert {name for name in policy if not re.search(rf"\b{role}_policy\.{name}\b", written)} == set()
     for name in sites["static"]["options"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.flaskworks.server.plugins.plugin_utils.problems import problems
-from flask import Flask, request
+from flask import Flask, request, url_for
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,16 +55,27 @@ def test_operations_shows_mistakes_as_they_are_told() -> None:
     assert "```\n" + "\n".join(told) + "\n```" in (ROOT / "docs/operations.md").read_text()
 
 
-@pytest.mark.parametrize(("hops", "seen"), [("1", "https 198.51.100.7"), ("0", "http 127.0.0.1")])
+@pytest.mark.parametrize(
+    ("hops", "seen"),
+    [("1", "https 198.51.100.7 /reports/static/style.css"), ("0", "http 127.0.0.1 /static/style.css")],
+)
 def test_lines_for_apps_believe_the_proxy(monkeypatch: pytest.MonkeyPatch, hops: str, seen: str) -> None:
     found = re.search(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert found
     app = Flask("hello")
-    app.add_url_rule("/", view_func=lambda: f"{request.scheme} {request.remote_addr}")
+
+    def view() -> str:
+        return f"{request.scheme} {request.remote_addr} {url_for('static', filename='style.css')}"
+
+    app.add_url_rule("/", view_func=view)
     monkeypatch.setenv("FORWARDED_HOPS", hops)
     lines = "from werkzeug.middleware.proxy_fix import ProxyFix\n" + found[1]
     exec(compile(lines, "README.md", "exec"), {"app": app, "os": os})
-    forwarded = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https"}
+    forwarded = {
+        "X-Forwarded-For": "198.51.100.7",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Prefix": "/reports",
+    }
     assert app.test_client().get("/", headers=forwarded).text == seen
 
 

@@ -166,6 +166,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "http_port": 80,
             "https_port": 443,
             "origin": "https://hello.example.org",
+            "prefix": "",
             "upstream": "flask-hello",
             "socket": "/srv/hello/current/gunicorn.sock",
             "static": [
@@ -207,6 +208,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "trusted_proxies": [],
             "raw": {"nginx": "", "apache": ""},
             "rate_limit": {"rate": 0, "beyond": 0, "window": 0, "refused": 0},
+            "mounts": [],
         }
     ]
     assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
@@ -259,6 +261,123 @@ def test_lines_for_a_proxy_are_taken_as_they_are() -> None:
     lines = "\nlocation = /retired {  \n    return 410;\n\n}\n\n"
     (site,) = plan([hello(raw={"nginx": lines})], {}, FACTS)["sites"]
     assert site["raw"] == {"nginx": "location = /retired {\n    return 410;\n\n}", "apache": ""}
+
+
+def test_apps_of_a_domain_share_a_site() -> None:
+    reports = hello(
+        name="reports",
+        prefix="/reports",
+        static={"/static/": "static", "/media/": "/srv/media"},
+        health="/healthz",
+        request_limit="1k",
+        rate_limit={"rate": "1/m", "burst": 5},
+    )
+    other = hello(name="other", domains=["other.example.org"], prefix="/only")
+    resolved = plan([reports, hello(hsts="1h"), hello(name="b", prefix="/reports/b"), other], {}, FACTS)
+    assert [app["name"] for app in resolved["releases"]] == ["reports", "hello", "b", "other"]
+    assert [app["origin"] for app in resolved["releases"]] == [
+        "https://hello.example.org/reports",
+        "https://hello.example.org",
+        "https://hello.example.org/reports/b",
+        "https://other.example.org/only",
+    ]
+    assert resolved["releases"][0]["static"] == [{"url": "/static/", "path": "static"}]
+    assert [certificate["name"] for certificate in resolved["certificates"]] == ["hello", "other"]
+    site, single = resolved["sites"]
+    assert [(one["name"], one["prefix"]) for one in (site, single)] == [("hello", ""), ("other", "/only")]
+    assert [mount["name"] for mount in site["mounts"]] == ["reports", "b"]
+    assert single["mounts"] == []
+    assert site["mounts"][0] == {
+        "name": "reports",
+        "prefix": "/reports",
+        "upstream": "flask-reports",
+        "socket": "/srv/reports/current/gunicorn.sock",
+        "static": [
+            {
+                "url": "/static/",
+                "root": "/srv/reports/current/static",
+                "previous": "/srv/reports/previous/static",
+            }
+        ],
+        "directories": [{"url": "/media/", "path": "/srv/media"}],
+        "request_limit": 1024,
+        "timeout": 30,
+        "keepalive": {"connections": 32, "time": 2, "timeout": 1},
+        "rate_limit": {"rate": 1, "beyond": 4, "window": 299, "refused": 6},
+        "maintenance": {"flag": "/var/lib/flask/pages/reports.maintenance", "health": ["/healthz"]},
+    }
+
+
+def test_without_an_app_at_the_top_the_first_owns_the_site() -> None:
+    apps = [hello(prefix="/a"), hello(name="b", prefix="/b", tls={"provider": "self_signed"})]
+    resolved = plan(apps, {}, FACTS)
+    assert [site["name"] for site in resolved["sites"]] == ["hello"]
+    assert [mount["prefix"] for mount in resolved["sites"][0]["mounts"]] == ["/b"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sentence"),
+    [
+        (
+            {"prefix": "/reports"},
+            {"prefix": "/reports"},
+            (
+                "flask_apps.other: prefix /reports of hello.example.org already belongs to 'hello'; "
+                "each app has its own"
+            ),
+        ),
+        (
+            {},
+            {"prefix": "/reports", "domains": ["hello.example.org", "b.example.org"]},
+            (
+                "flask_apps.other: has hello.example.org in common with 'hello', but not all domains; "
+                "write the same list for both, or a name that is its own"
+            ),
+        ),
+        (
+            {"prefix": "/hello", "tls": {"provider": "self_signed"}},
+            {"tls": {"provider": "acme"}},
+            (
+                "flask_apps.hello.tls: is another than that of 'other', to whom the site of "
+                "hello.example.org belongs; say it there and leave it away here"
+            ),
+        ),
+        (
+            {},
+            {"prefix": "/reports", "basic_auth": {"ops": "$2y$05$" + "y" * 53}},
+            (
+                "flask_apps.other.basic_auth: is another than that of 'hello', to whom the site of "
+                "hello.example.org belongs; say it there and leave it away here"
+            ),
+        ),
+        (
+            {"static": {"/reports/files/": "files"}},
+            {"prefix": "/reports"},
+            (
+                "flask_apps.hello.static: '/reports/files/' is within the prefix of 'other'; "
+                "choose another of the two"
+            ),
+        ),
+    ],
+)
+def test_apps_of_a_domain_that_contradict_each_other(
+    one: dict[str, Any], other: dict[str, Any], sentence: str
+) -> None:
+    first = hello(domains=["hello.example.org"], **one)
+    second = hello(**{"name": "other", "domains": ["hello.example.org"], **other})
+    assert sentences([first, second]) == [sentence]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["reports", "/reports/", "/re ports", "/.well-known", "/a/../b", "//a", ""]
+)
+def test_prefixes_that_are_none(prefix: str) -> None:
+    assert sentences([hello(prefix=prefix)]) == [
+        (
+            f"flask_apps.hello.prefix: '{prefix}' is no path for an app; it begins with a slash, ends "
+            "without one and has no directory that begins with a dot, as in /reports"
+        )
+    ]
 
 
 def test_values_of_secrets_never_enter_the_plan() -> None:

@@ -55,6 +55,16 @@ FULL = {
         "apache": '<Location "/retired">\n    Redirect 410\n</Location>',
     },
 }
+REPORTS = {
+    **APP,
+    "name": "reports",
+    "prefix": "/reports.d",
+    "static": {"/static/": "static", "/files/": "/srv/files"},
+    "health": "/healthz",
+    "request_limit": "1k",
+    "timeout": "5s",
+    "rate_limit": {"rate": "30/m", "burst": 5},
+}
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
 SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
 MEMBERS = {**APP, "client_certificates": {"authority": "/ca.pem"}}
@@ -63,12 +73,12 @@ DEFAULTS = {"gevent": {"ports": {"http": 8080, "https": 8443}}, "sync": {"tls_po
 SECRETS = {"SECRET_KEY": 'b"ack\\slash `x` $y', "EXTRA": "1"}
 
 
-def case(app: dict[str, Any], debian: str, cmdline: str = "") -> dict[str, Any]:
+def case(app: dict[str, Any], debian: str, cmdline: str = "", others: Any = ()) -> dict[str, Any]:
     """Return the variables of one host."""
     return {
-        "flask_apps": [app],
+        "flask_apps": [app, *others],
         "flask_defaults": DEFAULTS.get(app.get("worker_class", ""), {}),
-        "flask_secrets": {"hello": SECRETS},
+        "flask_secrets": {one["name"]: SECRETS for one in (app, *others)},
         "facts": {
             "distribution": "Debian",
             "distribution_major_version": debian,
@@ -88,6 +98,8 @@ CASES = {
     "sync-12": case(SYNC, "12"),
     "members-13": case(MEMBERS, "13"),
     "guests-12": case(GUESTS, "12"),
+    "shared-13": case(APP, "13", others=[REPORTS, {**APP, "name": "b", "prefix": "/reports.d/b"}]),
+    "alone-12": case({**REPORTS, "name": "hello"}, "12"),
 }
 
 Rendered = dict[str, dict[str, str]]
@@ -557,6 +569,7 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     ]
     assert dict(every(app, "set")) == {
         "$flask_cache": "",
+        "$flask_prefix": "",
         "$flask_app": "hello",
         "$flask_retry": "",
     }
@@ -586,11 +599,11 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
         (before,) = blocks(app, "location", fallback)
         assert before == [
             (["root", "/srv/hello/previous/static"], []),
-            (["try_files", "$uri", "@app"], []),
+            (["try_files", "$uri", "@flask-hello"], []),
         ]
     (files,) = blocks(app, "location", "^~", "/files/")
     assert one(files, "alias") == ["/srv/files/"]
-    assert one(files, "try_files") == ["$uri", "@app"]
+    assert one(files, "try_files") == ["$uri", "@flask-hello"]
     assert one(files, "disable_symlinks") == ["if_not_owner", "from=/srv/files"]
     # Nothing else, or the server's directives would not be inherited.
     limited: Directive = (["limit_req", "zone=flask-hello", "burst=49", "nodelay"], [])
@@ -601,7 +614,7 @@ def test_a_site_with_other_names_and_static_files(rendered: Rendered) -> None:
     )
     assert blocks(app, "location", "/") == [[closed, limited, proxied]]
     assert all(blocks(app, "location", "^~", url)[0][0] == closed for url in ("/static/", "/media/"))
-    assert blocks(app, "location", "@app") == [[(["set", "$flask_cache", ""], []), limited, proxied]]
+    assert blocks(app, "location", "@flask-hello") == [[(["set", "$flask_cache", ""], []), limited, proxied]]
     assert one(site(rendered, "full-13"), "limit_req_zone") == [
         "$flask_client",
         "zone=flask-hello:2m",
@@ -623,9 +636,71 @@ def test_a_site_with_one_name_and_no_static_files(rendered: Rendered) -> None:
         ["location", "=", "/.flask-pages/error.html"],
         ["location", "=", "/.flask-pages/maintenance.html"],
         ["location", "/"],
+        ["location", "@flask-hello"],
+        ["location", "@unsatisfiable"],
     ]
     assert "Strict-Transport-Security" not in [name for name, *_rest in every(app, "add_header")]
-    assert "limit_req" not in text(rendered, "nginx/templates/site.conf.j2", "sync-13")
+    assert not re.search("limit_req(_zone)? ", text(rendered, "nginx/templates/site.conf.j2", "sync-13"))
+
+
+def test_apps_below_prefixes(rendered: Rendered) -> None:
+    _plain, app = blocks(site(rendered, "shared-13"), "server")
+    assert [head[1:] for head, _block in app if head[0] == "location"][2:] == [
+        ["/"],
+        ["@flask-hello"],
+        ["=", "/reports.d"],
+        ["^~", "/reports.d/static/"],
+        ["@flask-reports-previous1"],
+        ["^~", "/reports.d/files/"],
+        ["=", "/reports.d/healthz"],
+        ["/reports.d/"],
+        ["@flask-reports"],
+        ["=", "/reports.d/b"],
+        ["/reports.d/b/"],
+        ["@flask-b"],
+        ["@unsatisfiable"],
+    ]
+    assert [head[1] for head, _block in site(rendered, "shared-13") if head[0] == "upstream"] == [
+        "flask-hello",
+        "flask-reports",
+        "flask-b",
+    ]
+    (name,) = blocks(app, "location", "=", "/reports.d")
+    assert one(name, "return") == ["308", "https://hello.example.org/reports.d/$is_args$args"]
+    known: list[Directive] = [
+        (["set", "$flask_app", "reports"], []),
+        (["client_max_body_size", "1024"], []),
+    ]
+    closed: Directive = (
+        ["if", "(-f", "/var/lib/flask/pages/reports.maintenance)"],
+        [(["return", "503"], [])],
+    )
+    asked: list[Directive] = [
+        (["limit_req", "zone=flask-reports", "burst=4", "nodelay"], []),
+        (
+            ["if", "($request_uri", "!~", "^/reports\\.d(?<flask_target>/.*)$)"],
+            [(["return", "404"], [])],
+        ),
+        (["set", "$flask_prefix", "/reports.d"], []),
+        (["proxy_read_timeout", "5s"], []),
+        (["proxy_send_timeout", "5s"], []),
+        (["proxy_pass", "http://flask-reports$flask_target"], []),
+    ]
+    assert blocks(app, "location", "/reports.d/") == [[*known, closed, *asked]]
+    assert blocks(app, "location", "=", "/reports.d/healthz") == [[*known, *asked]]
+    assert blocks(app, "location", "@flask-reports") == [[(["set", "$flask_cache", ""], []), *known, *asked]]
+    (static,) = blocks(app, "location", "^~", "/reports.d/static/")
+    assert one(static, "root") == ["/srv/reports/current/static"]
+    assert one(static, "rewrite") == ["^/reports\\.d(/.*)$", "$1", "break"]
+    # What follows the rewriting is not done.
+    assert [head[0] for head, _block in static].index("rewrite") > [
+        head[:2] for head, _block in static
+    ].index(["set", "$flask_cache"])
+
+    (_plain, single) = blocks(site(rendered, "alone-12"), "server")
+    assert blocks(single, "location", "/") == [[(["return", "404"], [])]]
+    assert len(blocks(single, "location", "/reports.d/")) == 1
+    assert blocks(app, "location", "/")[0][-1] == (["proxy_pass", "http://flask-hello"], [])
 
 
 def test_other_ports_are_part_of_the_origin(rendered: Rendered) -> None:
@@ -672,8 +747,8 @@ def test_nothing_that_a_client_says_of_itself_passes(rendered: Rendered) -> None
     )
     assert headers["X-Forwarded-For"] == "$remote_addr"
     assert headers["X-Forwarded-Proto"] == "$scheme"
+    assert headers["X-Forwarded-Prefix"] == "$flask_prefix"
     assert {name for name, value in headers.items() if value == ""} == {
-        "X-Forwarded-Prefix",
         "X-Forwarded-Server",
         "X-Forwarded-Protocol",
         "X-Forwarded-Ssl",
@@ -683,20 +758,23 @@ def test_nothing_that_a_client_says_of_itself_passes(rendered: Rendered) -> None
     }
 
 
-@pytest.mark.parametrize("case_name", ["full-13", "gevent-12"])
+@pytest.mark.parametrize("case_name", ["full-13", "gevent-12", "alone-12"])
 def test_the_gate_asks_with_the_headers_of_the_proxy(
     rendered: Rendered, tmp_path: Path, case_name: str
 ) -> None:
     snippet = directives(text(rendered, "nginx/templates/proxy.conf.j2", case_name))
     _plain, *_others, app = blocks(site(rendered, case_name), "server")
-    origin = {"full-13": "https://hello.example.org", "gevent-12": "https://hello.example.org:8443"}[
-        case_name
-    ]
+    origin = {
+        "full-13": "https://hello.example.org",
+        "gevent-12": "https://hello.example.org:8443",
+        "alone-12": "https://hello.example.org/reports.d",
+    }[case_name]
     known = {
         "$remote_addr": "127.0.0.1",
         "$scheme": "https",
         "$flask_upgrade": "",
         "$flask_connection": "",
+        "$flask_prefix": "/reports.d" if case_name == "alone-12" else "",
     }
     sent = {name: known.get(value, value) for name, value in every(snippet, "proxy_set_header")}
     sent |= dict(every(app, "proxy_set_header"))
@@ -828,6 +906,32 @@ def test_lines_of_a_description_stand_in_one_virtual_host_before_the_app(rendere
     assert places[0] < [words[0] for _around, words in read].index("ProxyPass")
 
 
+def test_apache_apps_below_prefixes(rendered: Rendered) -> None:
+    read = apache(text(rendered, "apache/templates/site.conf.j2", "shared-13"))
+    handed = [words[1:3] for _around, words in read if words[0] == "ProxyPass"]
+    assert handed == [
+        ["/reports.d/b", "unix:/srv/b/current/gunicorn.sock|http://flask-b"],
+        ["/reports.d", "unix:/srv/reports/current/gunicorn.sock|http://flask-reports"],
+        ["/", "unix:/srv/hello/current/gunicorn.sock|http://flask-hello/"],
+    ]
+    told = [words[2:] for _around, words in read if words[:2] == ["RequestHeader", "set"]]
+    assert [words for words in told if words[0] == "X-Forwarded-Prefix"] == [
+        ["X-Forwarded-Prefix", "/reports.d", "expr=reqenv('flask_mount') == 'reports'"],
+        ["X-Forwarded-Prefix", "/reports.d/b", "expr=reqenv('flask_mount') == 'b'"],
+    ]
+    assert [(around, words[1]) for around, words in read if words[0] == "LimitRequestBody"] == [
+        ('VirtualHost *:443/Location "/"', "10485760"),
+        ('VirtualHost *:443/Location "/reports.d/"', "1024"),
+        ('VirtualHost *:443/Location "/reports.d/b/"', "10485760"),
+    ]
+    logs = [words[2:] for around, words in read if words[0] == "CustomLog" and around][-3:]
+    assert logs == [
+        ["flask-reports", "expr=reqenv('flask_mount') == 'reports'"],
+        ["flask-b", "expr=reqenv('flask_mount') == 'b'"],
+        ["flask-hello", "expr=! reqenv('flask_mount') in { 'reports', 'b' }"],
+    ]
+
+
 def test_the_jumps_over_a_directory_skip_all_its_rules(rendered: Rendered) -> None:
     """What is no file in the release is looked for in the one before, and then goes to the app."""
     read = apache(text(rendered, "apache/templates/site.conf.j2", "full-13"))
@@ -835,7 +939,7 @@ def test_the_jumps_over_a_directory_skip_all_its_rules(rendered: Rendered) -> No
     jumps = [number for number, words in enumerate(rules) if words[-1] == "[S=5]"]
     assert len(jumps) == 4
     for jump in jumps:
-        assert rules[jump + 5][2].endswith("/static%{REQUEST_URI}")
+        assert rules[jump + 5][2].endswith("/static%{ENV:flask_file}")
         assert rules[jump + 5][3] == "[E=flask_static:1,END]"
 
 

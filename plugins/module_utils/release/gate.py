@@ -28,7 +28,8 @@ def request(release: Release) -> bytes:
 
     The roles of the proxies set them; tests hold both sides together.
     """
-    scheme, _, host = release.origin.partition("://")
+    scheme, _, address = release.origin.partition("://")
+    host, slash, prefix = address.partition("/")
     port = host.rpartition(":")[2] if ":" in host else {"http": "80", "https": "443"}[scheme]
     lines = (
         f"GET {release.health.path} HTTP/1.1",
@@ -41,6 +42,7 @@ def request(release: Release) -> bytes:
         f"X-Request-ID: {secrets.token_hex(16)}",
         f"User-Agent: {AGENT}",
         "Accept: */*",
+        *([f"X-Forwarded-Prefix: /{prefix}"] if slash else []),
     )
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 

@@ -92,7 +92,7 @@ class Release:
     source: Source
     static: tuple[Static, ...]
     health: Health
-    origin: str  # scheme, host and port that visitors ask for
+    origin: str  # scheme, host, port and prefix that visitors ask for
     keep_releases: int
     linger: float
     lock_wait: float
