@@ -884,9 +884,13 @@ def test_apache_sites_with_other_names(rendered: Rendered) -> None:
 def test_apache_counts_requests_where_a_site_has_a_limit(rendered: Rendered) -> None:
     """The module is loaded for no other host, and a client of one site is not refused by another."""
     full = apache(text(rendered, "apache/templates/site.conf.j2", "full-13"))
-    assert [words for _around, words in full if words[0].startswith("QS_")] == [
+    assert lines_of(rendered, "limits", "full-13") == [
         ["QS_CondClientEventLimitCount", "51", "4", "flask-hello", "^flask-hello$"]
     ]
+    assert lines_of(rendered, "limits", "shared-13") == [
+        ["QS_CondClientEventLimitCount", "6", "9", "flask-reports", "^flask-reports$"]
+    ]
+    assert lines_of(rendered, "limits", "sync-13") == []
     rules = [words for _around, words in full if words[0] == "RewriteRule"]
     assert rules[-1] == ["RewriteRule", "^", "-", "[E=flask-hello:1,E=QS_Cond:flask-hello]"]
     shared = lines_of(rendered, "shared", "full-13")
