@@ -154,13 +154,14 @@ def kill_deploys(operator: Operator, instants: list[float]) -> None:
             assert killed.code != 0 or state["static"].strip() == operator.written, killed.output
             assert state["current"] == before or state["static"].strip() == operator.written, killed.output
             assert operator.wrong(state) == [], killed.output
+            if not hit:  # it was over by then
+                missed += 1
+                instant /= 2  # noqa: PLW2901
+                continue
+            at.append(f"{where} {delay:.2f} s {hit}")
             operator.deploy()
             assert operator.state["current"] != before
-            if hit:
-                at.append(f"{where} {delay:.2f} s {hit}")
-                break
-            missed += 1
-            instant /= 2  # noqa: PLW2901  # it was over by then
+            break
         else:
             pytest.fail(f"no process of a deploy was there to be killed: {at}")
     told = f"{len(at)}, and {missed} that came too late: {', '.join(at)}"
