@@ -12,6 +12,9 @@ from ansible_collections.flaskworks.server.plugins.filter.plan import plan
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
 from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import unusable
 
+VARIABLES = ("flask_apps", "flask_defaults", "flask_secrets", "flask_proxy", "flask_ports_conflict")
+"""The variables that make the description of a host."""
+
 _CHOICES = {"flask_proxy": ("nginx", "apache"), "flask_ports_conflict": ("fail", "take_over")}
 
 

@@ -128,6 +128,14 @@ def test_another_proxy_than_ours_is_refused_in_a_sentence(inventory: Path, given
     assert "UNREACHABLE" not in done.stdout
 
 
+def test_a_description_may_read_what_is_known_of_other_hosts(inventory: Path) -> None:
+    apps = APPS + "    config: {PEER: \"{{ hostvars['web2.example.org'].ansible_host }}\"}\n"
+    (inventory / "group_vars/flask/apps.yml").write_text(apps)
+    done = ansible("ansible-playbook", "playbooks/plan.yml", "-i", inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PEER: 192.0.2.2" in done.stdout
+
+
 def test_plan_is_printed_without_hosts_and_without_the_password(inventory: Path) -> None:
     write_secrets(inventory, f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n")
     done = ansible("ansible-playbook", "flaskworks.server.plan", "-i", inventory)
