@@ -9,7 +9,6 @@ import http.client
 import os
 import re
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from testinfra.host import Host
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tests.acceptance.client import Client
+from tests.plays import Running
 
 SCENARIO = Path(__file__).resolve().parents[1]
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -44,15 +44,15 @@ def client(platform: Any) -> Client:
     return Client(platform.address, str(INVENTORY.parent / f"{platform.name}.pem"))
 
 
-def begin(*words: str) -> subprocess.Popen[str]:
-    """Start the playbook."""
-    return subprocess.Popen([*PLAYBOOK, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def begin(*words: str) -> Running:
+    """Start the playbook. It writes to a file: it would stand still at a pipe that nobody reads."""
+    return Running([*PLAYBOOK, *words], dict(os.environ), INVENTORY.parent / "play.log")
 
 
-def ended(play: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(play: Running) -> tuple[int, str]:
     """Wait for its end; its exit status and all that it said, in one line."""
-    said, _nothing = play.communicate()
-    return play.returncode, re.sub(r"\s+", " ", said)
+    done = play.wait()
+    return done.code, re.sub(r"\s+", " ", done.output)
 
 
 def converge(*words: str) -> tuple[int, str]:
@@ -170,7 +170,7 @@ def hand_over(client: Client, host: Host, old: str, new: str) -> None:
         opened.enter_context(visited(visitor))
         unfinished = [opened.enter_context(begun(client, flag)) for _ in range(3)]
         play = begin("-e", f"flask_proxy={new}")
-        assert eventually(lambda: visitor.answered_by(new) or play.poll() is not None)
+        assert eventually(lambda: visitor.answered_by(new) or play.process.poll() is not None)
         # The old one has let go of the ports, and goes on with what it had begun.
         client.ask(f"/raise/{flag}")
         rests = [answer.read() for answer in unfinished]
@@ -266,8 +266,9 @@ def test_a_handover_that_is_killed_leaves_the_old_one_serving(client: Client, ho
         play = begin("-e", "flask_proxy=nginx")
         try:
             state = "systemctl show -P ActiveState nginx.service"
-            assert eventually(lambda: host.check_output(state) == "activating" or play.poll() is not None)
-            assert play.poll() is None, ended(play)
+            over = play.process.poll
+            assert eventually(lambda: host.check_output(state) == "activating" or over() is not None)
+            assert over() is None, ended(play)
             guard = host.check_output(
                 "systemctl list-units --plain --no-legend 'flaskworks-handover-*.service'"
             )
@@ -275,7 +276,7 @@ def test_a_handover_that_is_killed_leaves_the_old_one_serving(client: Client, ho
             code, said = ended(play)
             assert code != 0, said
         finally:
-            play.kill()
+            play.process.kill()
         assert eventually(lambda: answers(client))
     only_one_serves(host, "apache")
 
