@@ -2,6 +2,7 @@
 
 host      testinfra's host, once for each platform (or only those named by the module's `testinfra_hosts`)
 hosts     all of them by name
+client    what asks a host for the sites of tests/acceptance; all of them by name are clients
 outside   how a client elsewhere sees a platform: requests to its address, certificate checked against a CA
 """
 
@@ -17,6 +18,7 @@ import httpx
 import pytest
 import testinfra
 import yaml
+from ansible_collections.flaskworks.server.tests.acceptance.client import Client
 from testinfra.host import Host
 
 
@@ -53,6 +55,19 @@ def platforms() -> dict[str, Platform]:
 def platform(request: pytest.FixtureRequest, platforms: dict[str, Platform]) -> Platform:
     """Return the host under test: its name, container and address."""
     return platforms[request.param]
+
+
+@pytest.fixture(scope="session")
+def clients(platforms: dict[str, Platform]) -> dict[str, Client]:
+    """Return what asks each host for the sites of tests/acceptance, trusting the authority of that host."""
+    directory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parents[1]
+    return {name: Client(one.address, str(directory / f"{name}.pem")) for name, one in platforms.items()}
+
+
+@pytest.fixture(scope="session")
+def client(platform: Platform, clients: dict[str, Client]) -> Client:
+    """Return what asks the host under test for them."""
+    return clients[platform.name]
 
 
 @pytest.fixture(scope="session")

@@ -78,20 +78,6 @@ INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _client(platform: Any) -> Client:
-    return Client(platform.address, str(INVENTORY.parent / f"{platform.name}.pem"))
-
-
-@pytest.fixture(scope="session")
-def client(platform: Any) -> Client:
-    return _client(platform)
-
-
-@pytest.fixture(scope="session")
-def clients(platforms: dict[str, Any]) -> list[Client]:
-    return [_client(platform) for platform in platforms.values()]
-
-
 def eventually(question: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -201,6 +187,18 @@ class TestLogs:
         assert host.file(f"{PROXY.logs}/{name}").mode & 0o007 == 0
 
 
+def test_brotli_is_sent_where_it_lies_beside(client: Client, host: Host) -> None:
+    beside = "/srv/hello/releases/one/static/static/style.css.br"
+    try:
+        host.check_output(f"printf small >{beside}")
+        answer = client.ask("/static/style.css", headers=[("Accept-Encoding", "gzip, br")])
+        assert (answer.one("Content-Encoding"), answer.body) == ("br", b"small")
+        assert answer.one("Content-Type").startswith("text/css")
+        assert client.ask("/static/style.css", headers=[("Accept-Encoding", "gzip")]).body != b"small"
+    finally:
+        host.check_output(f"rm -f {beside}")
+
+
 def test_a_crash_is_survived(client: Client, host: Host) -> None:
     service = host.service(PROXY.unit)
     assert service.is_enabled
@@ -249,12 +247,12 @@ class TestRefusals:
         }
 
     @pytest.fixture
-    def untouched(self, hosts: dict[str, Host], clients: list[Client]) -> Iterator[None]:
+    def untouched(self, hosts: dict[str, Host], clients: dict[str, Client]) -> Iterator[None]:
         """Assert that every host is afterwards as it was, and serves."""
         before = self.fingerprints(hosts)
         yield
         assert self.fingerprints(hosts) == before
-        assert [client.ask("/release").status for client in clients] == [200] * len(hosts)
+        assert [client.ask("/release").status for client in clients.values()] == [200] * len(hosts)
 
     @pytest.mark.usefixtures("untouched")
     @pytest.mark.parametrize(("values", "words"), PROXY.wrong_alone)
@@ -302,10 +300,14 @@ class TestRefusals:
         assert code == 0, said
 
     @pytest.mark.usefixtures("afterwards_as_before")
-    def test_sites_that_are_gone_are_removed(self, clients: list[Client], hosts: dict[str, Host]) -> None:
+    def test_sites_that_are_gone_are_removed(
+        self, clients: dict[str, Client], hosts: dict[str, Host]
+    ) -> None:
         code, said = self.converge([])
         assert code == 0, said
         for host in hosts.values():
             assert host.check_output(f"ls -A {PROXY.configuration}/sites-enabled") == ""
             assert host.service(PROXY.unit).is_running
-        assert [client.ask("/", port=80, tls=False).status for client in clients] == [421] * len(hosts)
+        assert [client.ask("/", port=80, tls=False).status for client in clients.values()] == [421] * len(
+            hosts
+        )

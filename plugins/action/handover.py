@@ -28,9 +28,7 @@ class ActionModule(ActionBase):
             for site in given["sites"]
         ]
         variables = task_vars or {}
-        result = lean.call(self, MODULE, given, variables)
-        if result is None:
-            result = self._execute_module(module_name=MODULE, module_args=given, task_vars=variables)
+        result = lean.run(self, MODULE, given, variables)
         if result.get("gap") is not None:
             printing.show([f"{variables['inventory_hostname']}: {result['msg']}"])
         return result

@@ -20,7 +20,4 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         _validated, given = self.validate_argument_spec(ARGUMENTS)
-        result = lean.call(self, MODULE, given, task_vars or {})
-        if result is None:
-            result = self._execute_module(module_name=MODULE, module_args=given, task_vars=task_vars)
-        return result
+        return lean.run(self, MODULE, given, task_vars or {})

@@ -243,10 +243,7 @@ class ActionModule(ActionBase):
     def _call(self, state: str, releases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         told = releases if state == "staged" else [{**one, "source": NO_SOURCE} for one in releases]
         arguments = {"state": state, "releases": told, "deployer": _deployer(), **more}
-        result = lean.call(self, MODULE, arguments, self._vars)
-        if result is None:
-            result = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=self._vars)
-        return result
+        return lean.run(self, MODULE, arguments, self._vars)
 
 
 def kinds(releases: Iterable[Mapping[str, Any]], staged: Mapping[str, str]) -> list[str]:

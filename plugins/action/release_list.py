@@ -1,33 +1,15 @@
 # Copyright: (c) 2026, the flaskworks.server contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Print the releases of all hosts as one table. No host is asked: release_info was, before."""
+"""Print the releases of all hosts as one table: what release_info has returned before."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.plugin_utils import printing, release_table
 
 
-class ActionModule(ActionBase):
-    """Print the table once, and return its text."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _requires_connection = False
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _validated, given = self.validate_argument_spec({"registered": {"type": "str", "required": True}})
-        known = task_vars or {}
-        hosts = [str(host) for host in known.get("ansible_play_hosts_all") or ()]
-        variables = {host: known["hostvars"].get(host) or {} for host in hosts}
-        found = {
-            host: one[given["registered"]] for host, one in variables.items() if given["registered"] in one
-        }
-        lines = release_table.lines(hosts, found)
-        printing.show(lines)
-        # Printed already: with -v the same would follow as a result.
-        return {"_ansible_verbose_override": True, "changed": False, "msg": "\n".join(lines)}
+class ActionModule(printing.TableAction):
+    def lines(self, hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        return release_table.lines(hosts, found)

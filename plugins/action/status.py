@@ -10,7 +10,6 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.flaskworks.server.plugins.plugin_utils import lean
 
 MODULE = "flaskworks.server.status"
-KEYS = ("name", "domains", "https_port")
 
 
 class ActionModule(ActionBase):
@@ -23,14 +22,15 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         lists = {"type": "list", "elements": "dict", "required": True}
         _validated, given = self.validate_argument_spec({"releases": lists, "sites": lists})
+        # An app that is mounted below a prefix is shown with the certificate of the site that it is part of.
         given["sites"] = [
             {
-                **{key: site[key] for key in KEYS},
+                "name": app["name"],
+                "domains": site["domains"],
+                "https_port": site["https_port"],
                 "certificate": {"fullchain": site["certificate"]["fullchain"]},
             }
             for site in given["sites"]
+            for app in (site, *site.get("mounts", ()))
         ]
-        result = lean.call(self, MODULE, given, task_vars or {})
-        if result is None:
-            result = self._execute_module(module_name=MODULE, module_args=given, task_vars=task_vars)
-        return result
+        return lean.run(self, MODULE, given, task_vars or {})

@@ -25,14 +25,15 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from . import listeners
+from .key_pairs import leaf_in
 from .listeners import PROXIES, Listener
+from .pending_apply import run_command
 
 RELEASE_PATIENCE = 5.0
 """Seconds in which a proxy that was told so closes its listening sockets; it takes milliseconds."""
@@ -64,7 +65,6 @@ systemctl is-active --quiet "$new" || { systemctl stop "$new"; systemctl restart
 """
 _ENABLED = frozenset({"enabled", "enabled-runtime", "generated", "linked", "alias"})
 _NO_ANSWER_IN_TIME = "no answer in time"
-_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHUT = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 
 
@@ -158,24 +158,8 @@ class Host:
         time.sleep(seconds)
 
     def run(self, *command: str, patience: float | None = None) -> tuple[int, str]:
-        """Run a program; its exit status and all that it printed. Status 124 when it was too slow."""
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=patience,
-                env={**os.environ, "PATH": _SEARCH_PATH, "LC_ALL": "C.UTF-8"},
-            )
-        except subprocess.TimeoutExpired:
-            return 124, f"it took longer than {patience:g} s"
-        except OSError as error:
-            return 127, f"{command[0]}: {error.strerror}"
-        return done.returncode, done.stdout.strip()
+        """As `run_command`."""
+        return run_command(command, patience)
 
     def units(self, names: Sequence[str]) -> dict[str, Unit]:
         """What the service manager says of some units."""
@@ -437,8 +421,7 @@ class _Handover:
             return f"{failed}{old} serves again as before and {unit} is stopped; correct that and run again"
         return (
             f"{failed}{old} could not be started again either: {said}. Nothing serves the sites of this "
-            f"host; "
-            f"'systemctl restart {' '.join(self.old)}' on the host begins anew"
+            f"host; 'systemctl restart {' '.join(self.old)}' on the host begins anew"
         )
 
     def _settle(self) -> None:
@@ -523,7 +506,7 @@ def _ask(site: Site, tls: bool) -> Answer:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
             with context.wrap_socket(plain, server_hostname=site.host) as secure:
-                shown, wanted = secure.getpeercert(binary_form=True), _certificate(site.fullchain)
+                shown, wanted = secure.getpeercert(binary_form=True), leaf_in(site.fullchain)
                 if wanted and shown != wanted:
                     return Answer(None, f"another certificate than {site.fullchain}")
                 return _exchange(secure, asked)
@@ -549,14 +532,3 @@ def _exchange(connection: socket.socket, asked: str) -> Answer:
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         return Answer(None, "something that is not HTTP")
     return Answer(int(words[1]))
-
-
-def _certificate(path: str) -> bytes | None:
-    """The first certificate of a file, in DER; none when it cannot be read."""
-    try:
-        with open(path, encoding="ascii") as file:
-            text = file.read()
-        end = text.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)
-        return ssl.PEM_cert_to_DER_cert(text[text.index(ssl.PEM_HEADER) : end])
-    except (OSError, ValueError):
-        return None

@@ -108,6 +108,15 @@ def leaf(fullchain: str) -> bytes:
     return ssl.PEM_cert_to_DER_cert(first[first.index(ssl.PEM_HEADER) :])
 
 
+def leaf_in(path: str) -> bytes:
+    """Return the first certificate of a file in PEM, as DER; nothing when there is none that can be read."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return leaf(file.read())
+    except (OSError, ValueError):
+        return b""
+
+
 def inspect(pair: Pair, owner: int = 0) -> dict[str, Any]:
     """What there is of a pair, without changing anything: its public chain, and in words what is wrong.
 

@@ -51,8 +51,11 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def run_command(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a checker or a reload. Returns its code and output; 127 when there is no such program."""
+def run_command(argv: Sequence[str], patience: float | None = None) -> tuple[int, str]:
+    """Run a checker or a reload. Returns its code and all that it printed.
+
+    The code is 127 when there is no such program, and 124 when it took longer than `patience` seconds.
+    """
     environment = {**os.environ, "PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
@@ -61,8 +64,11 @@ def run_command(argv: Sequence[str]) -> tuple[int, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
+            timeout=patience,
             env=environment,
         )
+    except subprocess.TimeoutExpired:
+        return 124, f"it took longer than {patience:g} s"
     except (FileNotFoundError, NotADirectoryError):
         return 127, f"{argv[0]}: no such program"
     except PermissionError:

@@ -62,17 +62,9 @@ def _certificates(site: Mapping[str, Any]) -> dict[str, Any]:
             found.setdefault(ssl.DER_cert_to_PEM_cert(shown), []).append(domain)
         else:
             missing[domain] = f"nobody listens on port {site['https_port']}"
+    installed = key_pairs.leaf_in(site["fullchain"])
     return {
         "certificates": [{"pem": pem, "domains": domains} for pem, domains in found.items()],
         "missing": missing,
-        "installed": _installed(site["fullchain"]) in (*found, ""),
+        "installed": not installed or ssl.DER_cert_to_PEM_cert(installed) in found,
     }
-
-
-def _installed(path: str) -> str:
-    """The certificate that the proxy should show, in PEM; nothing when there is none."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return ssl.DER_cert_to_PEM_cert(key_pairs.leaf(file.read()))
-    except (OSError, ValueError):
-        return ""

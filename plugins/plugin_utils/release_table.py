@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ids import age
-from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import NONE, revision, short, table
+from ansible_collections.flaskworks.server.plugins.plugin_utils import host_table
+from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import NONE, revision, short
 
 HEADING = ("app", "host", "release", "state", "age", "revision", "size", "environment")
 
@@ -20,35 +21,7 @@ def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[
         hosts: all hosts of the play, in its order.
         found: what ``release_info`` returned on each of them; hosts that failed have no ``apps``.
     """
-    apps = dict.fromkeys(app for host in hosts for app in _apps(found, host))
-    rows: list[Sequence[str]] = []
-    notes: dict[str, list[str]] = {}
-    for app in apps:
-        for host in hosts:
-            told = _apps(found, host).get(app)
-            if told is None:
-                continue
-            rows += _rows(app, host, told)
-            for note in _notes(told):
-                notes.setdefault(f"{app}: {note}", []).append(host)
-    written = table([HEADING, *rows], right=(4, 6, 7)) if rows else []
-    written += [f"{note} [{', '.join(where)}]" for note, where in notes.items()]
-    written += [f"{host}: not listed, {why(found.get(host))}" for host in hosts if not _apps(found, host)]
-    return written
-
-
-def _apps(found: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Mapping[str, Any]]:
-    apps = (found.get(host) or {}).get("apps")
-    return apps if isinstance(apps, Mapping) else {}
-
-
-def why(result: Mapping[str, Any] | None) -> str:
-    """Say why a host has told nothing."""
-    if not result:
-        return "it was lost before"
-    if result.get("unreachable"):
-        return "it cannot be reached"
-    return "it failed" if result.get("failed") else "it has no app"
+    return host_table.lines(hosts, found, HEADING, (4, 6, 7), _rows, _notes)
 
 
 def _rows(app: str, host: str, told: Mapping[str, Any]) -> Iterable[Sequence[str]]:

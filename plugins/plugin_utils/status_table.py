@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ids import age
+from ansible_collections.flaskworks.server.plugins.plugin_utils import host_table
 from ansible_collections.flaskworks.server.plugins.plugin_utils.authority import (
     STAND_IN,
     common_name,
@@ -16,8 +17,7 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.authority import
     names_of,
     parse_chain,
 )
-from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import NONE, short, table
-from ansible_collections.flaskworks.server.plugins.plugin_utils.release_table import why
+from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import NONE, short
 
 HEADING = ("app", "host", "release", "age", "service", "health", "days", "issuer", "names")
 
@@ -36,28 +36,14 @@ def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: dat
         found: what ``status`` returned on each of them; hosts that failed have no ``apps``.
         now: the moment that days are counted from.
     """
-    apps = dict.fromkeys(app for host in hosts for app in _apps(found, host))
-    rows: list[Sequence[str]] = []
-    notes: dict[str, list[str]] = {}
-    for app in apps:
-        for host in hosts:
-            told = _apps(found, host).get(app)
-            if told is None:
-                continue
-            certificates = told["certificates"] or [None]
-            rows.append((app, host, *_app(told), *_certificate(certificates[0], now)))
-            rows += [("", "", "", "", "", "", *_certificate(other, now)) for other in certificates[1:]]
-            for note in _notes(told, now):
-                notes.setdefault(f"{app}: {note}", []).append(host)
-    written = table([HEADING, *rows], right=(3, 6)) if rows else []
-    written += [f"{note} [{', '.join(where)}]" for note, where in notes.items()]
-    written += [f"{host}: not listed, {why(found.get(host))}" for host in hosts if not _apps(found, host)]
-    return written
 
+    def rows(app: str, host: str, told: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+        shown, *others = told["certificates"] or [None]
+        yield (app, host, *_app(told), *_certificate(shown, now))
+        for other in others:
+            yield ("", "", "", "", "", "", *_certificate(other, now))
 
-def _apps(found: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Mapping[str, Any]]:
-    apps = (found.get(host) or {}).get("apps")
-    return apps if isinstance(apps, Mapping) else {}
+    return host_table.lines(hosts, found, HEADING, (3, 6), rows, lambda told: _notes(told, now))
 
 
 def _app(told: Mapping[str, Any]) -> tuple[str, ...]:

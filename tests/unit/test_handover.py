@@ -64,7 +64,7 @@ class Played(Host):
     def sleep(self, seconds: float) -> None:
         self.time += seconds
 
-    def run(self, *command: str, patience: float | None = None) -> tuple[int, str]:  # noqa: ARG002 - of the real one
+    def run(self, *command: str, patience: float | None = None) -> tuple[int, str]:  # noqa: ARG002 - the real one takes it
         words = [word for word in command if not word.startswith("--")]
         if words[0] == "systemd-run":
             self.log.append("guard")
@@ -127,7 +127,7 @@ class Played(Host):
     def taken(self, ports: Sequence[int]) -> set[int]:
         return {one.port for one in self.holders(ports)}
 
-    def signal(self, pid: int, number: int) -> None:  # noqa: ARG002 - only one runs at a time
+    def signal(self, pid: int, number: int) -> None:  # noqa: ARG002 - only one runs, so its process is known
         (name,) = [name for name, daemon in self.daemons.items() if daemon.state == "active"]
         self.log.append(f"{signal.Signals(number).name} {name}")
         if not self.daemons[name].stubborn:

@@ -235,6 +235,20 @@ def test_secret_without_a_value(inventory: Path) -> None:
     ]
 
 
+def test_status_tells_of_an_app_that_is_mounted_in_the_site_of_another(inventory: Path) -> None:
+    (inventory / "hosts.yml").write_text("flask: {hosts: {web1: {ansible_connection: local}}}")
+    mounted = APPS.split("\n", 2)[2].replace("name: hello", "name: reports")
+    apps = f"flask_defaults: {{root: /srv/none, ports: {{https: 9}}}}{APPS}{mounted}    prefix: /reports\n"
+    (inventory / "group_vars/flask/apps.yml").write_text(apps)
+    interpreter = f"ansible_python_interpreter={sys.executable}"
+    given = ["-e", interpreter, "-e", "ansible_become=false"]
+    done = ansible("ansible-playbook", "playbooks/status.yml", "-i", inventory, *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for app in ("hello", "reports"):
+        missing = "no certificate is shown for hello.example.org: nobody listens on port 9 [web1]"
+        assert f"{app}: {missing}" in done.stdout
+
+
 @pytest.mark.parametrize("proxy", ["nginx", "apache"])
 def test_provisioning_includes_the_role_of_the_proxy(proxy: str) -> None:
     """The ports are looked at before any role of the play, and an authority is asked through the proxy."""

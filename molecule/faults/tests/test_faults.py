@@ -148,7 +148,7 @@ def kill_deploys(operator: Operator, instants: list[float]) -> None:
         for attempt in range(10):
             operator.write(f"kill {number}.{attempt}", f"click>8.0.{number}{attempt}" if building else "")
             before = operator.state["current"]
-            delay = instant * courses[building][where]
+            delay = instant * courses[building][where] / 2**attempt  # one that came too late comes earlier
             hit, killed = strike(operator, where, delay, all_of_it=number % 4 < 2)
             state = operator.look()
             assert killed.code != 0 or state["static"].strip() == operator.written, killed.output
@@ -156,7 +156,6 @@ def kill_deploys(operator: Operator, instants: list[float]) -> None:
             assert operator.wrong(state) == [], killed.output
             if not hit:  # it was over by then
                 missed += 1
-                instant /= 2  # noqa: PLW2901
                 continue
             at.append(f"{where} {delay:.2f} s {hit}")
             operator.deploy()

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from testinfra.host import Host
@@ -37,11 +36,6 @@ GAP = 2.0
 """Seconds that a handover may leave a host without an answer; measured on an idle machine: 0.3."""
 LIMIT = 300.0
 """Seconds after which something that has to come will not come any more."""
-
-
-@pytest.fixture(scope="session")
-def client(platform: Any) -> Client:
-    return Client(platform.address, str(INVENTORY.parent / f"{platform.name}.pem"))
 
 
 def begin(*words: str) -> Running:
