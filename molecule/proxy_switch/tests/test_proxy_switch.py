@@ -9,7 +9,6 @@ import http.client
 import os
 import re
 import ssl
-import sys
 import threading
 import time
 import uuid
@@ -20,8 +19,6 @@ from pathlib import Path
 
 import pytest
 from testinfra.host import Host
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tests.acceptance.client import Client
 from tests.plays import Running

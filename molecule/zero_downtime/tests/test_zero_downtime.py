@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,6 @@ from typing import Any
 
 import pytest
 from testinfra.host import Host
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tests.load import LARGE, SMALL, Load, Target, Verdict, Versions
 from tests.plays import Play, start
