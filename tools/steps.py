@@ -47,9 +47,18 @@ class Step:
     env: Mapping[str, str] = field(default_factory=dict)
     show: bool = False
     """Whether the output appears on the screen as well."""
+    needs: Step | None = None
+    """A step that is given before this one; unless it passes, this one is not run."""
     seconds: float = 0.0
     error: str | None = None
     ran: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when it has been run, or will not be."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it has been run, and well."""
+        return self.ran and self.error is None
 
     @property
     def log(self) -> Path:
@@ -62,11 +71,23 @@ class Runner:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.left_out: list[Step] = []
         self._started = time.monotonic()
         self._lock = threading.Lock()
 
     def run(self, step: Step) -> bool:
-        """Run one step; true when it passed."""
+        """Run one step, after the one that it needs; true when it passed."""
+        try:
+            if step.needs is not None:
+                step.needs.over.wait()
+                if not step.needs.passed:
+                    self.left_out.append(step)
+                    return False
+            return self._run(step)
+        finally:
+            step.over.set()
+
+    def _run(self, step: Step) -> bool:
         with self._lock:
             self.steps.append(step)
         self._say(f"  …  {step.name}")
@@ -87,13 +108,13 @@ class Runner:
             watcher.join()
         step.ran = True
         step.seconds = time.monotonic() - begin
-        if step.error is None:
+        if step.passed:
             self._say(f"  ✓  {step.name}  {step.seconds:.1f} s")
         else:
             self._say(f"  ✗  {step.name}  {step.seconds:.1f} s: {step.error}")
             if not step.show:
                 self._say(self._excerpt(step))
-        return step.error is None
+        return step.passed
 
     def together(self, steps: Sequence[Step], workers: int) -> bool:
         """Run steps side by side, at most `workers` at once, in the order given; true when all passed."""
@@ -113,6 +134,8 @@ class Runner:
         for step in sorted(self.steps, key=lambda step: -step.seconds):
             self._say(f"  {'✗' if step.error else '✓'}  {step.seconds:7.1f} s  {step.name}")
         self._say(f"     {self.seconds:7.1f} s  in all")
+        if self.left_out:
+            self._say(f"Not run after a failure: {', '.join(step.name for step in self.left_out)}")
         for step in failed[1:]:
             self._say(f"Also failed: {step.name}: {step.error}; {step.log}")
         for step in failed[:1]:
