@@ -224,13 +224,18 @@ DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "
 )
 def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str, Any]) -> None:
     settings: dict[str, Any] = {}
+    early = []
     for statement in ast.parse(text(rendered, "gunicorn/templates/gunicorn.conf.py.j2", case_name)).body:
-        assert isinstance(statement, ast.Assign)
+        if not isinstance(statement, ast.Assign):
+            early.append(ast.unparse(statement))
+            continue
         (target,) = statement.targets
         assert isinstance(target, ast.Name)
         assert target.id not in settings
         settings[target.id] = ast.literal_eval(statement.value)
     assert settings == {**COMMON, **own}
+    imports = ["from contextlib import suppress", "with suppress(ImportError):\n    import flask"]
+    assert early == ([] if own["worker_class"] == "gevent" else imports)
 
 
 def test_environment_of_an_app(rendered: Rendered) -> None:

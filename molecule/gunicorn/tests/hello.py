@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+IMPORTED_BY = os.getpid()
+
 
 def create_app(greeting: str) -> Callable[..., Iterable[bytes]]:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -20,6 +22,7 @@ def create_app(greeting: str) -> Callable[..., Iterable[bytes]]:
             "scheme": environ["wsgi.url_scheme"],
             "script": environ.get("SCRIPT_NAME", ""),
             "master": os.getppid(),
+            "imported_by": IMPORTED_BY,
             "server": environ["SERVER_SOFTWARE"],
             "threads": environ["wsgi.multithread"],
         }

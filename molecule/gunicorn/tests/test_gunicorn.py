@@ -102,6 +102,15 @@ def test_every_worker_class_and_version_answers_on_its_socket(
     assert "control" not in journal.lower()
 
 
+@pytest.mark.parametrize(("app", "shared"), [("hello", True), ("older", True), ("green", False)])
+def test_workers_share_flask_and_not_the_app(host: Host, stage: Stage, app: str, shared: bool) -> None:
+    answer = ask(host, app, stage(app))
+    # The only binary of what Flask brings tells whether the master, which never asks for it, has imported it.
+    maps = host.check_output(f"cat /proc/{answer['master']}/maps")
+    assert ("/markupsafe/_speedups" in maps) is shared
+    assert answer["imported_by"] != answer["master"]
+
+
 def test_values_with_every_odd_character_arrive_intact(host: Host, stage: Stage) -> None:
     answer = ask(host, "hello", stage("hello"))
     assert answer["greeting"] == '100% of "it", $HOME \\n ümläut 🐍'
