@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import syslog
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NoReturn
 
@@ -147,6 +146,8 @@ def run(name: str, mark: str) -> None:
             os.dup2(nothing.fileno(), 0)
         module.main()
     except Exception as error:  # noqa: BLE001 - whatever it is, the operator gets to see it
+        import traceback
+
         text = f"{name} ended with an error that it does not know: {type(error).__name__}: {error}"
         failed = {"failed": True, "changed": False, "msg": text, "exception": traceback.format_exc()}
         Call(name, {}, mark, answers).answer(failed)

@@ -9,11 +9,12 @@ with a key of each host's own. So a moment names a release everywhere.
 from __future__ import annotations
 
 import re
-from calendar import timegm
-from time import gmtime, strftime, strptime
+from datetime import datetime
+from time import gmtime, strftime
 
 MOMENT = "%Y%m%dT%H%M%SZ"
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{10}")
+_MOMENT = re.compile(r"\d{8}T\d{6}Z")
+_ID = re.compile(_MOMENT.pattern + "-[0-9a-f]{10}")
 _STEPS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
@@ -35,7 +36,10 @@ def make(seconds: float, digest: str) -> str:
 
 def moment(name: str) -> float:
     """The moment in a name, or a moment alone, in seconds since the epoch; ValueError when it is none."""
-    return float(timegm(strptime(name.partition("-")[0], MOMENT)))
+    text = name.partition("-")[0]
+    if _MOMENT.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not the moment of a release")
+    return datetime.fromisoformat(text).timestamp()
 
 
 def same(name: str, wanted: str) -> bool:
