@@ -17,6 +17,14 @@ VARIABLES = ("flask_apps", "flask_defaults", "flask_secrets", "flask_proxy", "fl
 
 _CHOICES = {"flask_proxy": ("nginx", "apache"), "flask_ports_conflict": ("fail", "take_over")}
 
+SHORTEST_KEY = 32
+"""Characters that a SECRET_KEY has at least: 128 bits in hexadecimal digits."""
+
+LEAST_VARIETY = 20
+"""Different groups of three characters that a SECRET_KEY has at least; 32 digits by chance have 25."""
+
+_GOOD_KEY = "make one with python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+
 
 def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = True) -> list[str]:
     """Return the mistakes in the descriptions of `hosts`, each once, as sentences.
@@ -27,10 +35,20 @@ def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = 
     for host in hosts:
         for sentence in _problems(hostvars[host], secrets):
             found.setdefault(sentence, []).append(host)
-    return [
+    together = [] if found or not secrets else _problems_of_differing_keys(hosts, hostvars)
+    return together + [
         sentence if len(affected) == len(hosts) else f"{sentence} (on {', '.join(affected)})"
         for sentence, affected in found.items()
     ]
+
+
+def weakness(key: str) -> str | None:
+    """What makes a SECRET_KEY one that can be guessed, as the rest of a sentence; None when nothing does."""
+    if len(key) < SHORTEST_KEY:
+        return f"has {len(key)} characters, and a key of less than {SHORTEST_KEY} can be guessed; {_GOOD_KEY}"
+    if len({key[begin : begin + 3] for begin in range(len(key) - 2)}) < LEAST_VARIETY:
+        return f"repeats itself, and such a key can be guessed; {_GOOD_KEY}"
+    return None
 
 
 def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
@@ -65,8 +83,27 @@ def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name, value in values.items():
             if not isinstance(value, str):
                 reason: str | None = "is not a text; put its value in quotes"
+            elif not value:
+                reason = "is empty; give it a value (ansible-vault edit)"
             else:
-                reason = unusable(value) if value else "is empty; give it a value (ansible-vault edit)"
+                reason = unusable(value) or (weakness(value) if name == "SECRET_KEY" else None)
             if reason:
                 found.append(f"flask_secrets.{app}.{name}: {reason}")
     return found
+
+
+def _problems_of_differing_keys(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """Tell which apps have not the same SECRET_KEY on all of their hosts."""
+    holders: dict[str, dict[str, list[str]]] = {}
+    for host in hosts:
+        for app in hostvars[host]["flask_apps"]:
+            key = (hostvars[host].get("flask_secrets") or {}).get(app["name"], {}).get("SECRET_KEY")
+            if key is not None:
+                holders.setdefault(app["name"], {}).setdefault(key, []).append(host)
+    return [
+        f"flask_secrets.{app}.SECRET_KEY: differs between "
+        f"{' and '.join(', '.join(each) for each in keys.values())}; a session that begins on one "
+        "ends on another, so give all hosts one key, in group_vars"
+        for app, keys in holders.items()
+        if len(keys) > 1
+    ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import secrets as chance
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.plan import plan
-from ansible_collections.flaskworks.server.plugins.plugin_utils.problems import problems
+from ansible_collections.flaskworks.server.plugins.plugin_utils.problems import problems, weakness
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -1124,11 +1125,48 @@ def test_a_header_replaces_that_of_the_policy_whatever_its_case() -> None:
                 "systemd does not take; encode it in base64"
             ),
         ),
+        (
+            "correct-horse-battery-staple-xy",
+            (
+                "flask_secrets.hello.SECRET_KEY: has 31 characters, and a key of less than 32 "
+                "can be guessed; make one with python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            ),
+        ),
+        (
+            "0123456789abcdef" * 4,
+            (
+                "flask_secrets.hello.SECRET_KEY: repeats itself, and such a key can be guessed; "
+                "make one with python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            ),
+        ),
     ],
 )
 def test_a_secret_that_no_app_could_be_given(value: object, sentence: str) -> None:
     variables = {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": value}}}
     assert problems(["web1"], {"web1": variables}) == [sentence]
+
+
+def test_keys_by_chance_are_strong() -> None:
+    """Of the shortest kind that is usual, and of the kind that the sentence recommends."""
+    for _ in range(1000):
+        assert weakness(chance.token_hex(16)) is None
+        assert weakness(chance.token_urlsafe(48)) is None
+
+
+def test_hosts_of_one_app_share_its_key() -> None:
+    one, other = "a key of one host, 0123456789abcdef", "a key of another, 0123456789abcdef"
+    fleet = {
+        host: {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": key}}}
+        for host, key in (("web1", one), ("web2", other), ("web3", one))
+    }
+    assert problems([*fleet], fleet) == [
+        (
+            "flask_secrets.hello.SECRET_KEY: differs between web1, web3 and web2; a session that begins "
+            "on one ends on another, so give all hosts one key, in group_vars"
+        )
+    ]
+    assert problems(["web1", "web3"], fleet) == []
+    assert problems([*fleet], fleet, secrets=False) == []
 
 
 def test_two_apps_of_one_name() -> None:
@@ -1166,7 +1204,8 @@ def test_equal_ports() -> None:
 
 
 def test_problems_name_the_hosts_that_differ() -> None:
-    good = {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": "x"}}}
+    key = "only this test has this key, 0123456789abcdef"
+    good = {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": key}}}
     bad = {**good, "flask_apps": [hello(wokers=1)]}
     assert problems(["web1", "web2"], {"web1": good, "web2": good}) == []
     assert problems(["web1", "web2"], {"web1": bad, "web2": bad}) == [
