@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-ROLES = ["apache", "app", "deploy", "gunicorn", "nginx", "python", "tls"]
+ROLES = ["apache", "app", "deploy", "gunicorn", "hardening", "nginx", "python", "tls"]
 PLATFORMS = {
     "noble.example.org": ("Ubuntu", "24"),
     "bullseye.example.org": ("Debian", "11"),

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 TEMPLATES = {
     path.relative_to(ROOT / "roles").as_posix(): path
     for path in ROOT.glob("roles/*/templates/*.j2")
-    # Pages and authorities are files of the user, which the tests of the proxies see at work.
-    if not path.name.endswith((".html.j2", ".pem.j2"))
+    # Pages and authorities are files of the user, which the tests of the proxies see at work; so is a banner.
+    if not path.name.endswith((".html.j2", ".pem.j2", "issue.j2"))
 }
 
 APP = {"name": "hello", "domains": ["hello.example.org"], "source": {"path": "/code"}, "wsgi": "hello:app"}
@@ -122,6 +122,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
             "gunicorn_service": "{{ gunicorn_services | first }}",
             "nginx_site": "{{ nginx_sites | first }}",
             "apache_site": "{{ apache_sites | first }}",
+            "hardening_admin": {"name": "alice", "keys": ["ssh-ed25519 AAAA alice@example.org"]},
             "role_path": f"{ROOT}/roles/tls",
         },
         "tasks": [

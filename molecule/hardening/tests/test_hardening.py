@@ -1,0 +1,227 @@
+"""A hardened host, asked from outside; and what becomes of a change that locks its operator out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+from tests.plays import Running
+
+ROOT = Path(__file__).parents[3]
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+REACHED = yaml.safe_load((INVENTORY / "connections.yml").read_text())["all"]["hosts"]
+LIMIT = 180.0
+"""Seconds after which something that has not happened will not happen any more."""
+
+DROP_IN = "/etc/ssh/sshd_config.d/00-flaskworks.conf"
+RULES = "/etc/flaskworks/firewall.nft"
+ARMED = "/var/lib/flaskworks/access/revert"
+NOWHERE = "192.0.2.0/24"
+REFUSED = (
+    "the play connects to port 22, and sshd would listen on 2222: name both in hardening_ssh_ports, "
+    "then change ansible_port, and take the old one away last; the play connects as operator, who is not in "
+    "AllowUsers (alice): add him to hardening_ssh_allow_users. Nothing was changed"
+)
+LOADED = f"nft list chain inet flaskworks ssh | grep -qF {NOWHERE}"
+
+
+def change(tmp_path: Path, variables: dict[str, Any]) -> Running:
+    """Begin to change how all hosts are reached, with other variables."""
+    return Running(
+        [
+            *("ansible-playbook", "-i", str(INVENTORY), str(ROOT / "molecule/hardening/access.yml")),
+            *("-e", json.dumps(variables)),
+        ],
+        {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+        tmp_path / f"{time.monotonic_ns()}.log",
+    )
+
+
+def login(name: str, user: str = "operator") -> tuple[int, str]:
+    """Log in over a connection of its own, as the operator's own ssh would."""
+    done = subprocess.run(
+        [
+            *(
+                "ssh",
+                "-F",
+                "none",
+                "-i",
+                REACHED[name]["ansible_ssh_private_key_file"],
+                "-o",
+                "BatchMode=yes",
+            ),
+            *("-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"),
+            *("-o", "ConnectTimeout=3", f"{user}@{REACHED[name]['address']}", "sudo -n id -un"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout.strip()
+
+
+def opens(name: str, port: int) -> str:
+    """What becomes of a connection to a port: "open", "refused" or, when nobody answers, "silence"."""
+    try:
+        socket.create_connection((REACHED[name]["address"], port), timeout=2).close()
+    except ConnectionRefusedError:
+        return "refused"
+    except TimeoutError:
+        return "silence"
+    return "open"
+
+
+def state(host: Host) -> str:
+    """All that decides how a host is reached: its files, the rules that are loaded, and what sshd says."""
+    said: str = host.check_output(
+        f"cat {DROP_IN} {RULES}; nft --terse --stateless list ruleset; /usr/sbin/sshd -T"
+    )
+    return said
+
+
+def until(question: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + LIMIT
+    while not question():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def let_in(name: str) -> bool:
+    """Whether the operator gets in, now or soon: sshd makes a client wait whom it has refused before."""
+    until(lambda: login(name) == (0, "root"), f"{name} does not let its operator in")
+    return True
+
+
+@pytest.fixture
+def as_before(hosts: dict[str, Host]) -> Iterator[None]:
+    """Assert that every host is afterwards as it was, with nothing armed, and lets its operator in."""
+    before = {name: state(host) for name, host in hosts.items()}
+    yield
+    assert not any(host.file(ARMED).exists for host in hosts.values())
+    assert {name: state(host) for name, host in hosts.items()} == before
+    assert all(let_in(name) for name in hosts)
+
+
+class TestReached:
+    def test_people_get_in_with_their_keys(self, platform: Any) -> None:
+        assert login(platform.name) == (0, "root")
+        assert login(platform.name, "alice") == (0, "root")
+        assert login(platform.name, "root")[0] == 255
+
+    def test_a_password_is_not_asked_for(self, platform: Any) -> None:
+        told = subprocess.run(
+            [
+                *("ssh", "-F", "none", "-v", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"),
+                *("-o", "StrictHostKeyChecking=no", "-o", "PubkeyAuthentication=no"),
+                f"alice@{platform.address}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert told.returncode == 255
+        assert "Permission denied (publickey)." in told.stderr
+
+    def test_what_nobody_opened_does_not_answer(self, platform: Any, host: Host) -> None:
+        host.check_output("systemd-run --unit=listener --collect python3 -m http.server 8080")
+        try:
+            host.check_output(
+                "timeout 60 sh -c 'until ss -Hltn sport = :8080 | grep -q .; do sleep 0.1; done'"
+            )
+            assert [opens(platform.name, port) for port in (22, 80, 443, 8080)] == [
+                "open",
+                "refused",
+                "refused",
+                "silence",
+            ]
+            # The host itself, and what it asks for, is another matter.
+            host.check_output(
+                "python3 -c \"import socket; socket.create_connection(('127.0.0.1', 8080), 5)\""
+            )
+        finally:
+            host.run("systemctl stop listener.service")
+
+    def test_rules_of_others_stay(self, hosts: dict[str, Host], tmp_path: Path) -> None:
+        for host in hosts.values():
+            host.check_output("nft add table ip stranger && nft add chain ip stranger kept")
+            host.check_output("nft delete table inet flaskworks")
+        play = change(tmp_path, {}).wait()
+        assert (play.code, play.changed) == (0, len(hosts)), play.output
+        for host in hosts.values():
+            tables = host.check_output("nft list tables").splitlines()
+            assert {"table ip stranger", "table inet flaskworks"} <= set(tables)
+            host.check_output("systemctl restart flaskworks-access.service")
+            assert host.check_output("nft list tables").splitlines() == tables
+            host.check_output("nft delete table ip stranger")
+
+
+@pytest.mark.usefixtures("as_before")
+class TestLockedOut:
+    @pytest.mark.parametrize(
+        ("variables", "words"),
+        [
+            (
+                {"hardening_ssh_ports": [2222], "hardening_ssh_allow_users": ["alice"]},
+                REFUSED,
+            ),
+            ({"hardening_ssh_raw": "NoSuchOption yes"}, "Bad configuration option: NoSuchOption"),
+            ({"hardening_ssh_rate": "many"}, "/etc/flaskworks/firewall.nft was refused by 'nft'"),
+        ],
+        ids=["operator", "sshd", "nft"],
+    )
+    def test_what_would_refuse_the_operator_is_not_installed(
+        self, tmp_path: Path, variables: dict[str, Any], words: str
+    ) -> None:
+        play = change(tmp_path, variables).wait()
+        said = " ".join(play.output.split())
+        assert (play.code, said.count(words) >= len(REACHED)) == (2, True), said
+
+    @pytest.mark.parametrize(
+        "variables",
+        [
+            {"hardening_ssh_raw": "Match User operator\n    ForceCommand /bin/false"},
+            {"hardening_ssh_sources": [NOWHERE]},
+        ],
+        ids=["sshd", "firewall"],
+    )
+    def test_who_locks_himself_out_is_let_back_in(self, tmp_path: Path, variables: dict[str, Any]) -> None:
+        play = change(tmp_path, {**variables, "hardening_revert_after": 20}).wait()
+        said = " ".join(play.output.split())
+        told = "with the new settings this host cannot be reached any more"
+        assert (play.code, said.count(told) >= len(REACHED)) == (2, True), said
+
+    def lock_out(self, hosts: dict[str, Host], tmp_path: Path, patience: int) -> None:
+        """Have the controller die after the change, before its proof."""
+        variables = {"hardening_ssh_sources": [NOWHERE], "hardening_revert_after": patience}
+        running = change(tmp_path, variables)
+        for host in hosts.values():
+            until(lambda host=host: host.run(LOADED).succeeded, "the rules are not loaded")  # type: ignore[misc]
+        running.kill(all_of_it=True)
+        assert all(host.file(ARMED).exists for host in hosts.values())
+
+    def test_the_host_lets_in_again_when_the_controller_dies(
+        self, hosts: dict[str, Host], tmp_path: Path
+    ) -> None:
+        self.lock_out(hosts, tmp_path, 30)
+        assert [login(name)[0] for name in hosts] == [255] * len(hosts)
+        for host in hosts.values():
+            until(lambda host=host: not host.file(ARMED).exists, "the timer does nothing")  # type: ignore[misc]
+
+    def test_a_restart_takes_back_what_was_not_proven(self, hosts: dict[str, Host], tmp_path: Path) -> None:
+        """The unit that runs before the network does, here without the restart around it."""
+        self.lock_out(hosts, tmp_path, 600)
+        for host in hosts.values():
+            host.check_output("systemctl stop flaskworks-access-revert.timer")
+            host.check_output("systemctl restart flaskworks-access.service")
