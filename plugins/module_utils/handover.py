@@ -56,6 +56,9 @@ _RELEASES: Mapping[str, signal.Signals] = {
     "nginx.service": signal.SIGQUIT,
     "apache2.service": signal.SIGWINCH,
 }
+_RENEWALS: Mapping[str, str] = {"apache2.service": "restart"}
+"""How a proxy gets a new port, where a reload is not enough: mod_qos learns of its limits at a start only."""
+
 _GUARD = """\
 while kill -0 "$1" 2>/dev/null; do sleep 0.2; done
 shift
@@ -303,10 +306,13 @@ class _Handover:
         return [port for port in self.request.ports if port not in mine]
 
     def _listens_everywhere(self) -> bool:
-        """Whether the unit holds all its ports; one that was just reloaded may need a moment."""
-        if not self._missing():
-            return True
-        return not self._strangers() and self._until(lambda: not self._missing(), RELOAD_PATIENCE)
+        """Whether the unit holds all its ports, alone; one that was just reloaded may need a moment.
+
+        A port may have two owners, one for each family of addresses.
+        """
+        if self._strangers():
+            return False
+        return not self._missing() or self._until(lambda: not self._missing(), RELOAD_PATIENCE)
 
     def _check(self) -> None:
         if self.request.check:
@@ -340,31 +346,37 @@ class _Handover:
         return any(self.host.is_ours(name) for name in self.old)
 
     def _take_ports(self) -> None:
-        """The unit runs, and somebody holds a port that it was given since."""
+        """The unit runs, and has not got a port that it was given since; somebody else may hold it."""
         host, request = self.host, self.request
         if self.old:
             with self._guarded():
-                reason = self._release()
-                if not reason and self._missing():
-                    host.run("systemctl", "reload", request.unit)
-                    if not self._until(lambda: not self._missing(), RELOAD_PATIENCE):
-                        reason = f"it does not listen on port {', '.join(map(str, self._missing()))}"
+                reason = self._release() or self._renew()
                 if reason:
                     host.run("systemctl", "start", *self.old)
                     raise HandoverError(
                         f"{request.unit} could not take over from {' and '.join(self.old)}: {reason}; "
                         f"{' and '.join(self.old)} was started again, correct that and run again"
                     )
-        elif self._missing():
+        elif self._missing() and self._renew():
             raise HandoverError(
                 f"{request.unit} runs and does not listen on port {', '.join(map(str, self._missing()))}; "
                 f"'journalctl -u {request.unit}' on the host says why, correct that and run again"
             )
 
+    def _renew(self) -> str:
+        """Have the running unit listen on all its ports; why it does not, if so."""
+        self.host.run("systemctl", _RENEWALS.get(self.request.unit, "reload"), self.request.unit)
+        if self._until(lambda: not self._missing(), RELOAD_PATIENCE):
+            return ""
+        return f"it does not listen on port {', '.join(map(str, self._missing()))}"
+
     def _release(self) -> str:
         """Have the old ones let go of the ports; why they do not, if so."""
         units = self.host.units(self.old)
-        held = [one.port for one in self.host.holders(self.request.ports) if one.unit in self.old]
+        holders = self.host.holders(self.request.ports)
+        # What the new one holds as well, for other addresses, never becomes free.
+        shared = {one.port for one in holders if one.unit == self.request.unit}
+        held = [one.port for one in holders if one.unit in self.old and one.port not in shared]
         for name in self.old:
             if name in _RELEASES and units[name].main:
                 self.host.signal(units[name].main, _RELEASES[name])

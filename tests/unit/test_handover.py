@@ -91,7 +91,7 @@ class Played(Host):
                 daemon.state = "active"
             elif verb in ("enable", "disable"):
                 daemon.enabled = verb == "enable"
-            elif verb == "reload":
+            elif verb in ("reload", "restart") and not daemon.stubborn:
                 daemon.ports = PORTS
         return 0, ""
 
@@ -335,8 +335,45 @@ def test_a_running_proxy_gets_a_port_from_a_stranger() -> None:
     assert (outcome.started, outcome.stopped) == (False, ["caddy.service"])
 
 
-def test_a_running_proxy_that_does_not_listen_is_told() -> None:
+def test_a_running_apache_learns_all_at_a_start_alone() -> None:
+    host = Played(
+        ("apache2.service",),
+        apache2=Daemon("active", True, ports=(443,)),
+        caddy=Daemon("active", True, ports=(80,)),
+    )
+    hand_over(host, Request("apache2.service", PORTS, (HELLO,), take_over=True))
+    assert host.log == [
+        "guard",
+        "stop caddy.service",
+        "restart apache2.service",
+        "no guard",
+        "disable caddy.service",
+    ]
+
+
+def test_a_port_that_two_hold_is_not_the_proxys() -> None:
+    """One has it for IPv4, the other for IPv6."""
+    host = Played(("nginx.service",), nginx=Daemon("active", True), caddy=Daemon("active", True, ports=(80,)))
+    with pytest.raises(HandoverError, match=r"^port 80 is held by caddy "):
+        hand_over(host, nginx())
+    hand_over(host, nginx(take_over=True))
+    assert host.log == [
+        "guard",
+        "stop caddy.service",
+        "reload nginx.service",
+        "no guard",
+        "disable caddy.service",
+    ]
+
+
+def test_a_running_proxy_is_told_of_a_port_that_became_free() -> None:
     host = Played(("nginx.service",), nginx=Daemon("active", True, ports=(80,)))
+    hand_over(host, nginx())
+    assert host.log == ["reload nginx.service"]
+
+
+def test_a_running_proxy_that_does_not_listen_is_told() -> None:
+    host = Played(("nginx.service",), nginx=Daemon("active", True, ports=(80,), stubborn=True))
     with pytest.raises(HandoverError, match=r"^nginx.service runs and does not listen on port 443;"):
         hand_over(host, nginx())
 

@@ -6,6 +6,7 @@ The tests build on each other, in their order: the first finds nginx, as the sce
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import ssl
@@ -18,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 from testinfra.host import Host
 
 from tests.acceptance.client import Client
-from tests.plays import Running
+from tests.plays import PROJECT, Running
 
 SCENARIO = Path(__file__).resolve().parents[1]
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -288,13 +290,19 @@ WantedBy=multi-user.target
 """
 
 
+def settle(host: Host, squatter: str) -> None:
+    """Have him take the port."""
+    host.check_output("systemctl enable --now %s", squatter)
+    host.check_output("timeout 120 sh -c 'until ss -Hltn sport = :80 | grep -q .; do sleep 0.1; done'")
+
+
 @pytest.fixture(scope="module")
 def squatter(host: Host) -> Iterator[str]:
     """Have somebody else's service hold port 80 of a host on which no proxy runs."""
     host.check_output("systemctl disable --now nginx.service")
     host.check_output(f"printf '%s' '{SQUATTER}' >/etc/systemd/system/squatter.service")
-    host.check_output("systemctl daemon-reload && systemctl enable --now squatter.service")
-    host.check_output("timeout 120 sh -c 'until ss -Hltn sport = :80 | grep -q .; do sleep 0.1; done'")
+    host.check_output("systemctl daemon-reload")
+    settle(host, "squatter.service")
     yield "squatter.service"
     host.check_output("systemctl disable --now squatter.service")
 
@@ -324,3 +332,26 @@ def test_somebody_elses_service_is_stopped_when_that_was_asked_for(
     assert (host.service(squatter).is_running, host.service(squatter).is_enabled) == (False, False)
     assert answers(client)
     only_one_serves(host, "nginx")
+
+
+def test_a_proxy_that_serves_gets_a_port_from_somebody_else(
+    client: Client, host: Host, squatter: str
+) -> None:
+    """Apache would end at a reload, as it could not listen."""
+    told = (PROJECT / "tests/acceptance/target/sites.yml").read_text()
+    elsewhere = told.replace("http_port: 80\n", "http_port: 8081\n").replace("{http: 80,", "{http: 8081,")
+    code, said = converge("-e", "flask_proxy=apache", "-e", json.dumps(yaml.safe_load(elsewhere)))
+    assert code == 0, said
+    settle(host, squatter)
+    visitor = Visitor(client)
+    with visited(visitor):
+        code, said = converge("-e", "flask_proxy=apache", "-e", "flask_ports_conflict=take_over")
+    assert code == 0, said
+    assert f"{squatter} was stopped and disabled, because flask_ports_conflict is take_over" in said
+    assert client.ask("/", port=80, tls=False).status == 308
+    only_one_serves(host, "apache")
+    seen = [visit.told for visit in visitor.visits]
+    away = [number for number, who in enumerate(seen) if who != "apache"]
+    gap = visitor.visits[away[-1] + 1].ended - visitor.visits[away[0] - 1].ended if away else 0.0
+    print(f"\nport 80 taken over by Apache that served: no answer for {gap:.2f} s on port 443")
+    assert gap < GAP
