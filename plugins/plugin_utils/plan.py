@@ -302,15 +302,14 @@ def resolve(
     secret_names = _secret_names(secrets, elements, problems)
     host = _host(facts or {})
 
-    described = []
-    for where, element in elements:
-        app = _describe(schema, element, shared, where, problems)
-        _check_app(app, where, problems)
-        if secret_names is not None:
-            _check_secrets(app, secret_names, where, problems)
-        described.append(app)
-    _check_names(elements, problems)
+    described = [_describe(schema, element, shared, where, problems) for where, element in elements]
     owners = _owners(described)
+    for (where, _element), app, owner in zip(elements, described, owners, strict=True):
+        owns = owner == app["name"]
+        _check_app(app, where, owns, problems)
+        if secret_names is not None:
+            _check_secrets(app, secret_names, where, owns, problems)
+    _check_names(elements, problems)
     _check_domains_together(elements, described, owners, problems)
     ports = _ports(shared, problems)
     if problems:
@@ -465,8 +464,10 @@ def _inherited(shared: Mapping[str, Any], described: Mapping[str, Any]) -> dict[
     return inherited
 
 
-def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
+def _check_app(app: dict[str, Any], where: str, owns: bool, problems: list[str]) -> None:
     """Check what one app says, beyond types. Sizes and times become numbers on the way.
+
+    An app that does not own its site (`owns`) has no certificate, whatever the defaults say of it.
 
     A key that the schema has refused was told already; its default stands in, or nothing when it is required.
     """
@@ -495,7 +496,7 @@ def _check_app(app: dict[str, Any], where: str, problems: list[str]) -> None:
     _check_workers(app, where, problems)
     _check_variables(app, where, problems)
     _check_tls(app["tls"], where, problems)
-    if sound("domains"):
+    if owns and sound("domains"):
         _check_wildcards(app, where, problems)
     _check_static(app["static"], where, problems)
     _check_headers(app["headers"], where, problems)
@@ -1026,9 +1027,12 @@ def _tls_secrets(app: Mapping[str, Any]) -> list[str]:
 
 
 def _check_secrets(
-    app: dict[str, Any], secret_names: Mapping[str, list[str]], where: str, problems: list[str]
+    app: dict[str, Any], secret_names: Mapping[str, list[str]], where: str, owns: bool, problems: list[str]
 ) -> None:
-    """Refuse secrets that are missing, and names that are a secret and a plain variable."""
+    """Refuse secrets that are missing, and names that are a secret and a plain variable.
+
+    What a certificate needs, only who owns the site (`owns`) has to have.
+    """
     name, config = app["name"], app["config"] or {}
     if not isinstance(name, str):
         return
@@ -1038,7 +1042,7 @@ def _check_secrets(
             f"{where}: secret {secret} has no value; add it to flask_secrets.{name} "
             "in the vault file (ansible-vault edit)"
         )
-        for secret in [*app["secrets"], *_tls_secrets(app)]
+        for secret in [*app["secrets"], *(_tls_secrets(app) if owns else ())]
         if secret not in names
     )
     for secret in names:

@@ -369,6 +369,18 @@ def test_apps_of_a_domain_that_contradict_each_other(
     assert sentences([first, second]) == [sentence]
 
 
+def test_an_app_in_the_site_of_another_needs_nothing_for_a_certificate() -> None:
+    """Whatever the defaults say of certificates; what they need stays hidden from it all the same."""
+    names = ["hello.example.org", "*.hello.example.org"]
+    eab = {"provider": "acme", "eab": {"kid": "kid-1", "secret": "ACME_EAB_KEY"}}
+    own = {"dns": NAME_SERVER}
+    secrets = {"hello": dict.fromkeys(("SECRET_KEY", "ACME_EAB_KEY", "ACME_DNS_KEY"), "x")}
+    mounted = hello(name="reports", prefix="/reports", domains=names, secrets=[])
+    resolved = plan([mounted, hello(domains=names, tls=own)], {"tls": eab}, FACTS, secrets)
+    assert [one["name"] for one in resolved["certificates"]] == ["hello"]
+    assert [one["secrets"] for one in resolved["services"]] == [[], ["SECRET_KEY"]]
+
+
 @pytest.mark.parametrize(
     "prefix", ["reports", "/reports/", "/re ports", "/.well-known", "/a/../b", "//a", ""]
 )
