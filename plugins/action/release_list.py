@@ -11,5 +11,7 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils import printing,
 
 
 class ActionModule(printing.TableAction):
-    def lines(self, hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    def lines(
+        self, hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], _given: Mapping[str, Any]
+    ) -> list[str]:
         return release_table.lines(hosts, found)

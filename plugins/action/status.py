@@ -21,16 +21,26 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         lists = {"type": "list", "elements": "dict", "required": True}
-        _validated, given = self.validate_argument_spec({"releases": lists, "sites": lists})
+        _validated, given = self.validate_argument_spec(
+            {"releases": lists, "sites": lists, "certificates": {**lists, "required": False, "default": []}}
+        )
         # An app that is mounted below a prefix is shown with the certificate of the site that it is part of.
-        given["sites"] = [
-            {
-                "name": app["name"],
-                "domains": site["domains"],
-                "https_port": site["https_port"],
-                "certificate": {"fullchain": site["certificate"]["fullchain"]},
-            }
-            for site in given["sites"]
-            for app in (site, *site.get("mounts", ()))
-        ]
-        return lean.run(self, MODULE, given, task_vars or {})
+        owners = {app["name"]: site for site in given["sites"] for app in (site, *site.get("mounts", ()))}
+        sources = {one["name"]: one for one in given["certificates"]}
+        asked = {
+            "releases": given["releases"],
+            "sites": [
+                {
+                    "name": name,
+                    "domains": site["domains"],
+                    "https_port": site["https_port"],
+                    "certificate": {"fullchain": site["certificate"]["fullchain"]},
+                }
+                for name, site in owners.items()
+            ],
+        }
+        result = lean.run(self, MODULE, asked, task_vars or {})
+        for name, told in (result.get("apps") or {}).items():
+            source = sources.get(owners[name]["name"], {})
+            told.update({key: source.get(key) for key in ("provider", "renew_before")})
+        return result

@@ -45,6 +45,13 @@ options:
         description: The key pair of the site, of which C(fullchain) is compared with what is shown.
         type: dict
         required: true
+  certificates:
+    description:
+      - The certificates of the same apps, from the same plan. They say who renews a certificate, and do not
+        travel to the host.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     support: full
@@ -58,6 +65,7 @@ EXAMPLES = r"""
   flaskworks.server.status:
     releases: "{{ plan.releases }}"
     sites: "{{ plan.sites }}"
+    certificates: "{{ plan.certificates }}"
   register: found
   vars:
     plan: "{{ flask_apps | flaskworks.server.plan }}"
@@ -100,6 +108,13 @@ apps:
     installed:
       description: Whether the certificate that lies on the disk is shown.
       type: bool
+    provider:
+      description: Where the certificate of its site comes from. Null when O(certificates) does not tell.
+      type: str
+      sample: acme
+    renew_before:
+      description: Days before its end at which it is to be replaced, by who provides it.
+      type: int
 """
 
 from typing import Any
@@ -122,6 +137,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
             "certificate": {"type": "dict", "required": True},
         },
     },
+    "certificates": {"type": "list", "elements": "dict", "default": []},
 }
 
 

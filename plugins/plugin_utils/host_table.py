@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import table
@@ -19,9 +19,8 @@ def lines(
     heading: Sequence[str],
     right: Iterable[int],
     rows_of: Rows,
-    notes_of: Notes,
 ) -> list[str]:
-    """Write the table, and below it what needs a sentence, with the hosts that it is about.
+    """Write the table; nothing when there is no app.
 
     Args:
         hosts: all hosts of the play, in its order.
@@ -29,26 +28,42 @@ def lines(
         heading: names of the columns.
         right: columns that end together.
         rows_of: the rows of an app on a host, from what is told of it.
-        notes_of: what has to be said of an app, from the same.
     """
-    apps = dict.fromkeys(app for host in hosts for app in _apps(found, host))
-    rows: list[Sequence[str]] = []
-    notes: dict[str, list[str]] = {}
-    for app in apps:
+    rows = [row for app, host, told in _each(hosts, found) for row in rows_of(app, host, told)]
+    return table([heading, *rows], right=right) if rows else []
+
+
+def notes(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], notes_of: Notes) -> list[str]:
+    """Write what needs a sentence, each once with the hosts that it is about, and who has told nothing.
+
+    Args:
+        hosts: all hosts of the play, in its order.
+        found: what the module returned on each of them; hosts that failed have no ``apps``.
+        notes_of: what has to be said of an app, from what is told of it.
+    """
+    said: dict[str, list[str]] = {}
+    for app, host, told in _each(hosts, found):
+        for note in notes_of(told):
+            said.setdefault(f"{app}: {note}", []).append(host)
+    written = [f"{note} [{', '.join(where)}]" for note, where in said.items()]
+    return written + [
+        f"{host}: not listed, {_why(found.get(host))}" for host in hosts if not apps_of(found, host)
+    ]
+
+
+def _each(
+    hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """What is told of every app on every host, app by app."""
+    for app in dict.fromkeys(app for host in hosts for app in apps_of(found, host)):
         for host in hosts:
-            told = _apps(found, host).get(app)
-            if told is None:
-                continue
-            rows += rows_of(app, host, told)
-            for note in notes_of(told):
-                notes.setdefault(f"{app}: {note}", []).append(host)
-    written = table([heading, *rows], right=right) if rows else []
-    written += [f"{note} [{', '.join(where)}]" for note, where in notes.items()]
-    written += [f"{host}: not listed, {_why(found.get(host))}" for host in hosts if not _apps(found, host)]
-    return written
+            told = apps_of(found, host).get(app)
+            if told is not None:
+                yield app, host, told
 
 
-def _apps(found: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Mapping[str, Any]]:
+def apps_of(found: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Mapping[str, Any]]:
+    """What a host has told, by app."""
     apps = (found.get(host) or {}).get("apps")
     return apps if isinstance(apps, Mapping) else {}
 

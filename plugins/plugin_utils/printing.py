@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
@@ -29,8 +29,11 @@ def show(lines: Sequence[str]) -> None:
 class TableAction(ActionBase, ABC):
     """An action that prints one table for all hosts of the play, and returns its text. No host is asked.
 
-    It reads what the hosts have registered under the name that the option ``registered`` says.
+    It reads what the hosts have registered under the name that the option ``registered`` says. `OPTIONS` are
+    those that an action has beside it.
     """
+
+    OPTIONS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     TRANSFERS_FILES = False
     BYPASS_HOST_LOOP = True
@@ -38,19 +41,34 @@ class TableAction(ActionBase, ABC):
     _supports_check_mode = True
 
     @abstractmethod
-    def lines(self, hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Write the table from what each host has registered."""
+    def lines(
+        self, hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]
+    ) -> list[str]:
+        """Write the table from what each host has registered, and from the options."""
+
+    def judge(
+        self, _hosts: Sequence[str], _found: Mapping[str, Mapping[str, Any]], _given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What else the result says, from the same."""
+        return {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _validated, given = self.validate_argument_spec({"registered": {"type": "str", "required": True}})
+        _validated, given = self.validate_argument_spec(
+            {"registered": {"type": "str", "required": True}, **self.OPTIONS}
+        )
         known = task_vars or {}
         hosts = [str(host) for host in known.get("ansible_play_hosts_all") or ()]
         variables = {host: known["hostvars"].get(host) or {} for host in hosts}
         found = {
             host: one[given["registered"]] for host, one in variables.items() if given["registered"] in one
         }
-        lines = self.lines(hosts, found)
+        lines = self.lines(hosts, found, given)
         show(lines)
         # Printed already: with -v the same would follow as a result.
-        return {"_ansible_verbose_override": True, "changed": False, "msg": "\n".join(lines)}
+        return {
+            "_ansible_verbose_override": True,
+            "changed": False,
+            "msg": "\n".join(lines),
+            **self.judge(hosts, found, given),
+        }

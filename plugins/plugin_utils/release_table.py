@@ -21,7 +21,8 @@ def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[
         hosts: all hosts of the play, in its order.
         found: what ``release_info`` returned on each of them; hosts that failed have no ``apps``.
     """
-    return host_table.lines(hosts, found, HEADING, (4, 6, 7), _rows, _notes)
+    table = host_table.lines(hosts, found, HEADING, (4, 6, 7), _rows)
+    return table + host_table.notes(hosts, found, _notes)
 
 
 def _rows(app: str, host: str, told: Mapping[str, Any]) -> Iterable[Sequence[str]]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ansible_collections.flaskworks.server.plugins.module_utils.release.ids import age
@@ -28,13 +28,16 @@ Everything here renews with a third left or more, so this holds for lives of day
 """
 
 
-def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: datetime) -> list[str]:
+def lines(
+    hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: datetime, notes: bool = True
+) -> list[str]:
     """Write one table for all hosts, and below it what needs a sentence.
 
     Args:
         hosts: all hosts of the play, in its order.
         found: what ``status`` returned on each of them; hosts that failed have no ``apps``.
         now: the moment that days are counted from.
+        notes: whether to write what needs a sentence.
     """
 
     def rows(app: str, host: str, told: Mapping[str, Any]) -> Iterable[Sequence[str]]:
@@ -43,7 +46,56 @@ def lines(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: dat
         for other in others:
             yield ("", "", "", "", "", "", *_certificate(other, now))
 
-    return host_table.lines(hosts, found, HEADING, (3, 6), rows, lambda told: _notes(told, now))
+    table = host_table.lines(hosts, found, HEADING, (3, 6), rows)
+    return table + (host_table.notes(hosts, found, lambda told: _notes(told, now)) if notes else [])
+
+
+def wrong(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: datetime) -> list[str]:
+    """Write what somebody has to look after, a sentence each; nothing when all is well.
+
+    Arguments are those of `lines`. Beyond what stands below the table, an app without a release is wrong, and
+    a host that has no app is not.
+    """
+
+    def notes(told: Mapping[str, Any]) -> list[str]:
+        missing = ["it has no release; run playbooks/deploy.yml"] if told["release"] is None else []
+        return missing + _notes(told, now)
+
+    asked = [host for host in hosts if (found.get(host) or {}).get("apps") != {}]
+    return host_table.notes(asked, found, notes)
+
+
+def report(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: datetime) -> dict[str, Any]:
+    """The same for programs, with all that the table has. Arguments are those of `lines`."""
+    problems = wrong(hosts, found, now)
+    return {
+        "asked": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "well": not problems,
+        "wrong": problems,
+        "apps": [
+            {
+                "app": app,
+                "host": host,
+                **{key: told[key] for key in ("release", "age", "service", "health", "healthy", "missing")},
+                "certificates": [_certificate_facts(shown, now) for shown in told["certificates"]],
+            }
+            for host in hosts
+            for app, told in host_table.apps_of(found, host).items()
+        ],
+    }
+
+
+def _certificate_facts(shown: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    chain = parse_chain(shown["pem"])
+    if not chain:
+        return {"domains": shown["domains"], "names": [], "issuer": None, "expires": None, "days": None}
+    return {
+        "domains": shown["domains"],
+        "names": list(names_of(chain[0])),
+        "issuer": common_name(chain[0].issuer),
+        "expires": f"{chain[0].not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+        "days": _days(chain[0], now),
+    }
 
 
 def _app(told: Mapping[str, Any]) -> tuple[str, ...]:
@@ -74,6 +126,8 @@ def _notes(told: Mapping[str, Any], now: datetime) -> list[str]:
     notes = []
     if told["release"] is not None and not told["healthy"]:
         notes.append(f"its health check is answered: {told['health']}")
+    elif told["release"] is not None and told["service"] != "active":
+        notes.append(f"its service is {told['service']}")
     missing: dict[str, list[str]] = {}
     for domain, reason in told["missing"].items():
         missing.setdefault(reason, []).append(domain)
@@ -81,13 +135,13 @@ def _notes(told: Mapping[str, Any], now: datetime) -> list[str]:
         f"no certificate is shown for {', '.join(names)}: {reason}" for reason, names in missing.items()
     ]
     for shown in told["certificates"]:
-        notes += _doubts(shown, now)
+        notes += _doubts(shown, told, now)
     if told["certificates"] and not told["installed"]:
         notes.append("the proxy does not show the certificate that lies on the disk; reload it")
     return ["".join(one if one.isprintable() else "?" for one in note) for note in notes]
 
 
-def _doubts(shown: Mapping[str, Any], now: datetime) -> list[str]:
+def _doubts(shown: Mapping[str, Any], told: Mapping[str, Any], now: datetime) -> list[str]:
     """What visitors would complain about in one certificate."""
     chain = parse_chain(shown["pem"])
     if not chain:
@@ -104,10 +158,21 @@ def _doubts(shown: Mapping[str, Any], now: datetime) -> list[str]:
             "in the way"
         )
     elif end <= now:
-        notes.append(f"the certificate expired on {end:%Y-%m-%d}; run playbooks/provision.yml")
+        notes.append(f"the certificate expired on {end:%Y-%m-%d}; {_renewal(told)}")
+    elif told.get("provider") == "provided":
+        if end - now < timedelta(days=told["renew_before"]):
+            notes.append(f"the certificate ends on {end:%Y-%m-%d}; {_renewal(told)}")
     elif (end - now) < OVERDUE * (end - leaf.not_valid_before_utc):
         notes.append(
-            f"the certificate ends on {end:%Y-%m-%d} and should have been renewed before; run "
-            "playbooks/provision.yml, and with ACME look at journalctl -u certbot.service"
+            f"the certificate ends on {end:%Y-%m-%d} and should have been renewed before; {_renewal(told)}"
         )
     return notes
+
+
+def _renewal(told: Mapping[str, Any]) -> str:
+    """How a certificate is replaced; who provides it is not known where the plan was not given."""
+    if told.get("provider") == "provided":
+        return "put a newer one where tls.fullchain and tls.privkey lead, and run playbooks/provision.yml"
+    if told.get("provider") == "acme":
+        return "look at journalctl -u certbot.service on the host, and run playbooks/provision.yml"
+    return "run playbooks/provision.yml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -244,9 +245,28 @@ def test_status_tells_of_an_app_that_is_mounted_in_the_site_of_another(inventory
     given = ["-e", interpreter, "-e", "ansible_become=false"]
     done = ansible("ansible-playbook", "playbooks/status.yml", "-i", inventory, *given)
     assert done.returncode == 0, done.stdout + done.stderr
+    missing = "no certificate is shown for hello.example.org: nobody listens on port 9 [web1]"
     for app in ("hello", "reports"):
-        missing = "no certificate is shown for hello.example.org: nobody listens on port 9 [web1]"
         assert f"{app}: {missing}" in done.stdout
+    # The same for a monitor: it fails, and writes it for programs.
+    report = inventory / "report.json"
+    given += ["-e", f"report={report}"]
+    done = ansible("ansible-playbook", "flaskworks.server.doctor", "-i", inventory, *given)
+    assert done.returncode == 2
+    assert sentences(done) == (
+        wrong := [
+            "hello: it has no release; run playbooks/deploy.yml [web1]",
+            f"hello: {missing}",
+            "reports: it has no release; run playbooks/deploy.yml [web1]",
+            f"reports: {missing}",
+        ]
+    )
+    written = json.loads(report.read_text())
+    assert (written["well"], written["wrong"]) == (False, wrong)
+    assert [(app["app"], app["host"], app["release"]) for app in written["apps"]] == [
+        ("hello", "web1", None),
+        ("reports", "web1", None),
+    ]
 
 
 @pytest.mark.parametrize("proxy", ["nginx", "apache"])

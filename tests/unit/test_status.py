@@ -107,7 +107,7 @@ def test_an_app_that_is_not_well() -> None:
             "22",
             (
                 "hello: the certificate ends on 2026-12-13 and should have been renewed before; run "
-                "playbooks/provision.yml, and with ACME look at journalctl -u certbot.service [web1]"
+                "playbooks/provision.yml [web1]"
             ),
         ),
         (-4, 2, "2", ""),
@@ -117,7 +117,7 @@ def test_an_app_that_is_not_well() -> None:
             "1",
             (
                 "hello: the certificate ends on 2026-11-22 and should have been renewed before; run "
-                "playbooks/provision.yml, and with ACME look at journalctl -u certbot.service [web1]"
+                "playbooks/provision.yml [web1]"
             ),
         ),
         (
@@ -134,6 +134,95 @@ def test_a_renewal_that_is_overdue_is_told_for_every_length_of_life(
     table = lines(hello=told((certificate("h.example.org", begin=begin, end=end), ["h.example.org"])))
     assert table[1].split()[7] == days
     assert table[2:] == ([note] if note else [])
+
+
+@pytest.mark.parametrize(
+    ("provider", "begin", "end", "note"),
+    [
+        ("provided", -300, 31, ""),
+        (
+            "provided",
+            -300,
+            29,
+            (
+                "hello: the certificate ends on 2026-12-20; put a newer one where tls.fullchain and "
+                "tls.privkey lead, and run playbooks/provision.yml [web1]"
+            ),
+        ),
+        (
+            "provided",
+            -300,
+            -1,
+            (
+                "hello: the certificate expired on 2026-11-20; put a newer one where tls.fullchain and "
+                "tls.privkey lead, and run playbooks/provision.yml [web1]"
+            ),
+        ),
+        (
+            "acme",
+            -80,
+            10,
+            (
+                "hello: the certificate ends on 2026-12-01 and should have been renewed before; look at "
+                "journalctl -u certbot.service on the host, and run playbooks/provision.yml [web1]"
+            ),
+        ),
+    ],
+)
+def test_the_way_to_a_new_certificate_is_told(provider: str, begin: int, end: int, note: str) -> None:
+    shown = (certificate("h.example.org", begin=begin, end=end), ["h.example.org"])
+    table = lines(hello=told(shown, provider=provider, renew_before=30))
+    assert table[2:] == ([note] if note else [])
+
+
+def test_a_monitor_is_told_what_is_wrong_and_nothing_else() -> None:
+    good = certificate("hello.example.org", "www.hello.example.org")
+    expired = certificate("hello.example.org", begin=-90, end=-1)
+    nothing = {"release": None, "age": None, "service": None, "health": None, "healthy": False}
+    well = {"apps": {"hello": told((good, ["hello.example.org"]))}}
+    assert status_table.wrong(["web1", "web2"], {"web1": well, "web2": {"apps": {}}}, NOW) == []
+    found: dict[str, dict[str, Any]] = {
+        "web1": well,
+        "web2": {"apps": {"hello": told((expired, ["hello.example.org"]))}},
+        "web3": {"apps": {"hello": told((good, ["hello.example.org"]), **nothing)}},
+        "web4": {"apps": {"hello": told((good, ["hello.example.org"]), service="activating")}},
+        "web5": {"unreachable": True},
+    }
+    wrong = [
+        "hello: the certificate expired on 2026-11-20; run playbooks/provision.yml [web2]",
+        "hello: it has no release; run playbooks/deploy.yml [web3]",
+        "hello: its service is activating [web4]",
+        "web5: not listed, it cannot be reached",
+    ]
+    assert status_table.wrong(["web1", "web2", "web3", "web4", "web5"], found, NOW) == wrong
+    report = status_table.report(["web1", "web5"], found, NOW)
+    assert report == {
+        "asked": "2026-11-21T12:00:00Z",
+        "well": False,
+        "wrong": ["web5: not listed, it cannot be reached"],
+        "apps": [
+            {
+                "app": "hello",
+                "host": "web1",
+                "release": ID,
+                "age": 7200,
+                "service": "active",
+                "health": "200 OK",
+                "healthy": True,
+                "missing": {},
+                "certificates": [
+                    {
+                        "domains": ["hello.example.org"],
+                        "names": ["hello.example.org", "www.hello.example.org"],
+                        "issuer": "R11",
+                        "expires": "2027-01-20T12:00:00Z",
+                        "days": 60,
+                    }
+                ],
+            }
+        ],
+    }
+    assert status_table.report(["web1"], found, NOW)["well"] is True
 
 
 def test_what_visitors_would_complain_about() -> None:
