@@ -227,8 +227,8 @@ def _fault(domain: str, path: str, proof: bytes, port: int) -> str:
             told = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
             faults.append(
                 f"leads to {address}, which answers GET {CHALLENGES}/… with {_short(told)} and not with this "
-                "host's proof; correct its A and AAAA records, or let what is in front of this host hand the "
-                "path on"
+                "host's proof; correct its A and AAAA records, let what is in front of this host hand the "
+                "path on, or say in tls.dns which name server takes the proof"
             )
     if not asked:
         return "leads to no address that this host can reach; let its A or AAAA record lead to this host"

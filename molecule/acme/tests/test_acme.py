@@ -14,10 +14,15 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from testinfra.host import Host
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
@@ -124,16 +129,23 @@ def test_a_profile_is_asked_for_where_certbot_can(hosts: dict[str, Host]) -> Non
 def test_a_wildcard_is_proved_by_a_name_server(
     name: str, platforms: dict[str, Any], hosts: dict[str, Host], trusted: ssl.SSLContext
 ) -> None:
-    certificate = shown(platforms[name].address, f"any.wild.{name}.example.org", trusted)
+    certificate = shown(platforms[name].address, "any.wild.example.org", trusted)
     assert sorted(value for _kind, value in certificate["subjectAltName"]) == [
-        f"*.wild.{name}.example.org",
-        f"wild.{name}.example.org",
+        "*.wild.example.org",
+        "wild.example.org",
     ]
-    assert redirected(platforms[name].address, f"any.wild.{name}.example.org", trusted) == (
-        f"https://wild.{name}.example.org/a?b"
+    assert redirected(platforms[name].address, "any.wild.example.org", trusted) == (
+        "https://wild.example.org/a?b"
     )
     key = hosts[name].file("/etc/flask/acme-dns/wild.ini")
     assert (key.user, key.group, key.mode) == ("root", "root", 0o600)
+
+
+def test_hosts_that_share_a_name_have_a_certificate_each(
+    platforms: dict[str, Any], trusted: ssl.SSLContext
+) -> None:
+    serials = {shown(platforms[name].address, "wild.example.org", trusted)["serialNumber"] for name in WEB}
+    assert len(serials) == 2
 
 
 def test_a_run_with_nothing_to_do_asks_nobody(hosts: dict[str, Host]) -> None:
@@ -161,10 +173,14 @@ def test_what_cannot_be_issued_is_told_and_the_sites_stay_up(
     """The names of one app lead elsewhere, the authority of the other one cannot be reached."""
     before, pairs = asked(hosts), {name: live(hosts[name]) for name in WEB}
     authority = platforms["authority"].address
+    others = {"trixie": platforms["bookworm"].address, "bookworm": platforms["trixie"].address}
     for name in WEB:
         hosts[name].check_output(f"echo '{authority} away.{name}.example.org' >>/etc/hosts")
+        for address in (platforms[name].address, others[name]):
+            hosts[name].check_output(f"echo '{address} both.example.org' >>/etc/hosts")
     done = provision(
-        acme_domains=names("", "nowhere.", "away."), acme_directory="https://authority:14999/dir"
+        acme_domains=[*names("", "nowhere.", "away."), "both.example.org"],
+        acme_directory="https://authority:14999/dir",
     )
     told = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 2
@@ -172,10 +188,14 @@ def test_what_cannot_be_issued_is_told_and_the_sites_stay_up(
         assert f"hello: nowhere.{name}.example.org does not resolve" in told
         assert "let its A or AAAA record lead to this host, or take it out of domains" in told
         assert f"hello: away.{name}.example.org leads to {authority}, where port 80 gives no answer" in told
+        # Which of the two an authority would ask is for chance to say.
+        assert f"hello: both.example.org leads to {others[name]}, which answers GET /.well-known/" in told
+        assert "with status 404 and not with this host's proof" in told
         assert "The site stays up with the certificate of 'Pebble Intermediate CA" in told
+        assert "or say in tls.dns which name server takes the proof" in told
         assert "wild: the authority https://authority:14999/dir cannot be reached from this host" in told
         assert shown(platforms[name].address, f"{name}.example.org", trusted)
-        assert shown(platforms[name].address, f"wild.{name}.example.org", trusted)
+        assert shown(platforms[name].address, "wild.example.org", trusted)
     assert {name: live(hosts[name]) for name in WEB} == pairs
     assert asked(hosts) == before
 
@@ -224,7 +244,10 @@ def test_the_timer_renews_without_a_failed_request(
             list(pool.map(lambda name: hosts[name].check_output(forced), WEB))
     for name in WEB:
         certificate = shown(platforms[name].address, f"{name}.example.org", trusted)
-        assert certificate["subjectAltName"] == before[name]["subjectAltName"]
+        assert certificate["subjectAltName"] == (
+            ("DNS", f"{name}.example.org"),
+            ("DNS", f"www.{name}.example.org"),
+        )
         assert certificate["serialNumber"] != before[name]["serialNumber"]
         assert dict(answers[name]).keys() == {"HTTP/1.1 308"}
         assert answers[name].total() > 20
@@ -241,6 +264,49 @@ def test_the_status_tells_what_is_really_served(hosts: dict[str, Host]) -> None:
         assert re.search(rf" 179  Pebble Intermediate CA \w+  {name}\.example\.org, www\.{name}\.ex", row), (
             row
         )
+
+
+def pair_for(names: list[str], days: int, place: Path) -> ssl.SSLContext:
+    """Write a pair that is provided; return what trusts it and nothing else."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "another shop")])
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=days, hours=1))
+        .add_extension(alternatives, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    text = made.public_bytes(serialization.Encoding.PEM).decode()
+    place.with_suffix(".key").write_bytes(private)
+    place.with_suffix(".pem").write_text(text)
+    return ssl.create_default_context(cadata=text)
+
+
+def test_a_provided_certificate_is_told_of_and_exchanged(platforms: dict[str, Any]) -> None:
+    """Its end is that of what is served, and not of the files on the controller."""
+    shop = EPHEMERAL / "shop.pem"
+    first = ssl.create_default_context(cafile=str(shop))
+    served = {name: shown(platforms[name].address, f"shop.{name}.example.org", first) for name in WEB}
+    note = (
+        r"shop: the certificate ends on \d{4}-\d\d-\d\d; put a newer one where tls.fullchain and tls.privkey "
+        r"lead, and run playbooks/provision.yml \[bookworm, trixie\]"
+    )
+    second = pair_for([f"shop.{name}.example.org" for name in WEB], 100, shop)
+    done = play("status.yml")
+    assert len(re.findall(r"(?m)^shop .* 19  shop ", done.stdout)) == 2, done.stdout
+    assert re.search(note, done.stdout), done.stdout
+    assert set(changed(provision()).values()) == {1}
+    done = play("status.yml")
+    assert len(re.findall(r"(?m)^shop .* 100  another shop ", done.stdout)) == 2, done.stdout
+    assert not re.search(note, done.stdout), done.stdout
+    for name in WEB:
+        now = shown(platforms[name].address, f"shop.{name}.example.org", second)
+        assert now["serialNumber"] != served[name]["serialNumber"]
 
 
 def test_another_provider_ends_the_renewals(platforms: dict[str, Any], hosts: dict[str, Host]) -> None:
