@@ -32,6 +32,26 @@ REFUSED = (
     "then change ansible_port, and take the old one away last; the play connects as operator, who is not in "
     "AllowUsers (alice): add him to hardening_ssh_allow_users. Nothing was changed"
 )
+ANSWER = """\
+import ctypes, os, signal, socket
+
+ctypes.CDLL("/usr/lib/libflaskworks-test.so")
+ending = []
+signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
+listener = socket.socket(fileno=3)
+listener.settimeout(0.1)
+while not ending:
+    try:
+        connection, _address = listener.accept()
+    except TimeoutError:
+        continue
+    connection.settimeout(10)
+    connection.recv(4096)
+    connection.sendall(f"HTTP/1.0 200 OK\\r\\n\\r\\n{os.getpid()}".encode())
+    connection.close()
+"""
+SOCKET = "[Socket]\nListenStream=127.0.0.1:8099"
+SERVICE = "[Service]\nExecStart=/usr/bin/python3 /usr/local/bin/answer"
 LOADED = f"nft list chain inet flaskworks ssh | grep -qF {NOWHERE}"
 
 
@@ -225,3 +245,63 @@ class TestLockedOut:
         for host in hosts.values():
             host.check_output("systemctl stop flaskworks-access-revert.timer")
             host.check_output("systemctl restart flaskworks-access.service")
+
+
+class TestConcerns:
+    def test_a_guest_of_the_proxy_who_guesses_passwords_is_shut_out(self, host: Host) -> None:
+        """The log comes after the role, and what a client writes into a line blames nobody else."""
+        line = (
+            '{"time":"%s","app":"hello","client":"%s","method":"GET","scheme":"https","host":"%s",'
+            '"path":"/","protocol":"HTTP/1.1","status":%d,"bytes":1}'
+        )
+        time_now = host.check_output("date +%Y-%m-%dT%H:%M:%S%:z")
+        forged = r"a\",\"client\":\"198.51.100.9\",\"status\":401,"
+        lines = [line % (time_now, "198.51.100.7", "hello.example.org", 401)] * 25
+        lines += [line % (time_now, "198.51.100.8", forged, 200)] * 25
+        text = "\n".join(lines)
+        host.check_output(
+            f"mkdir -p /var/log/nginx && cat >/var/log/nginx/flask-hello.log <<'END'\n{text}\nEND"
+        )
+        banned = "fail2ban-client get flaskworks-proxy banip"
+        until(lambda: "198.51.100.7" in host.check_output(banned), "fail2ban does not see the log")
+        assert host.check_output(banned).split() == ["198.51.100.7"]
+        assert "198.51.100.7" in host.check_output("nft list table inet f2b-table")
+        assert "198.51.100.7" not in host.check_output("nft list table inet flaskworks")
+
+    def test_an_app_on_a_replaced_library_begins_anew_and_loses_nothing(self, host: Host) -> None:
+        host.check_output(f"cat >/usr/local/bin/answer <<'END'\n{ANSWER}\nEND")
+        for kind, unit in (("socket", SOCKET), ("service", SERVICE)):
+            host.check_output(f"cat >/etc/systemd/system/flask-answer@.{kind} <<'END'\n{unit}\nEND")
+        library = "/usr/lib/libflaskworks-test.so"
+        host.check_output(f"cp $(find /usr/lib -name 'libz.so.1' | head -1) {library}")
+        host.check_output("systemctl daemon-reload && systemctl start flask-answer@one.socket")
+        ask = "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8099/').read().decode())\""
+        shown = "systemctl show --value --property=MainPID flask-answer@one.service"
+        first = host.check_output(ask)
+        host.check_output("/usr/local/lib/flaskworks/recycle")
+        assert (host.check_output(ask), host.check_output(shown)) == (first, first)
+        host.check_output(f"cp {library} {library}.new && mv {library}.new {library}")
+        host.check_output(
+            f"for n in $(seq 20); do {ask} || echo lost; sleep 0.1; done >/tmp/answers & sleep 0.3"
+        )
+        said = host.check_output("apt-get -q -y --reinstall install hostname 2>&1")
+        assert "flask-answer@one.service uses what was replaced" in said
+        until(lambda: host.check_output(shown) not in (first, "0"), "the app goes on with the old library")
+        until(lambda: host.check_output("wc -l </tmp/answers") == "20", "the requests do not end")
+        assert "lost" not in host.check_output("cat /tmp/answers")
+        host.check_output("systemctl stop flask-answer@one.socket flask-answer@one.service")
+
+    def test_what_could_not_be_set_is_there_for_the_next_boot(self, host: Host) -> None:
+        assert "-kernel.kptr_restrict = 2" in host.check_output("cat /etc/sysctl.d/90-flaskworks.conf")
+
+    def test_updates_are_those_of_security(self, host: Host) -> None:
+        said = host.check_output(
+            "apt-config dump | grep -E '^(Unattended-Upgrade::Origins|APT::Periodic::Un)'"
+        )
+        assert said.splitlines()[1:] == [
+            'Unattended-Upgrade::Origins-Pattern "";',
+            (
+                "Unattended-Upgrade::Origins-Pattern:: "
+                '"origin=Debian,codename=${distro_codename}-security,label=Debian-Security";'
+            ),
+        ]
