@@ -4,7 +4,7 @@ SCENARIO ?= default
 COMMAND ?= test
 TOOLS := $(PYTHON) -m tools
 
-.PHONY: help demo demo-clean test lint unit molecule audit bench env bed pins
+.PHONY: help demo demo-clean test lint unit molecule audit audit-hosts bench env bed pins
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ molecule: ## One scenario: SCENARIO=nginx [COMMAND=converge|verify|login|destroy
 
 audit: ## Auditors of TLS and configuration on every proxy and Debian; results go to docs/audits/
 	@$(TOOLS) audit
+
+audit-hosts: ## lynis and ssh-audit before and after the role hardening; the result goes to docs/audits/
+	@$(TOOLS) audit-hosts
 
 bench: env bed ## Benchmarks; results go to benchmarks/
 	@.venv/bin/python -m benchmarks

@@ -9,14 +9,14 @@ from pathlib import Path
 if sys.version_info < (3, 11):  # noqa: UP036 - this is the refusal itself
     sys.exit("These tools need Python 3.11 or newer; name one with 'make PYTHON=/path/to/python3.11 …'")
 
-from tools import audit, bed, demo, engine, environment, suite
+from tools import audit, audit_hosts, bed, demo, engine, environment, suite
 from tools.steps import Runner, Step, Stop, complain
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if command in ("bed", "test", "demo", "molecule", "audit"):
+    if command in ("bed", "test", "demo", "molecule", "audit", "audit-hosts"):
         engine.foresee()
     match command:
         case "env":
@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> int:
             return demo.clean()
         case "audit":
             return audit.run()
+        case "audit-hosts":
+            return audit_hosts.run()
         case "molecule":
             return suite.molecule(rest[0] if rest else "default", rest[1] if len(rest) > 1 else "test")
         case _:

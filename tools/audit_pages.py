@@ -90,6 +90,8 @@ the sample app, a certificate of 90 days as a public authority gives it, and HST
 authority is a private one, which the auditors were told to trust. The auditors:
 
 {chr(10).join(f"* {versions[name]} {wanted}" for name, wanted in AUDITORS.items())}
+
+What is said of hosts themselves, by lynis and ssh-audit, is [on a page of its own](hosts.md).
 """
 
 
