@@ -67,3 +67,6 @@ def test_a_site_is_closed_and_opened_without_a_deploy() -> None:
             answer = client.ask("/release")
             assert (answer.status, answer.all("Retry-After")) == (status, ["300"] if status == 503 else [])
             assert (b"<h1>Back soon</h1>" in answer.body) is (status == 503)
+            # Not there in any case, but while the site is closed nobody is told.
+            hidden = ("/.env", "/.git/config", "/static/.secret", "/static/%2e%2e/.git/config")
+            assert [client.ask(path).status for path in hidden] == 4 * [503 if status == 503 else 404]

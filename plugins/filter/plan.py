@@ -436,8 +436,14 @@ options:
             that were told remember it.
         type: str
       headers: &headers
-        description: Headers that the proxy puts on every answer, added to those of the policy. An empty
-          value takes one of the policy away.
+        description:
+          - Headers that the proxy puts on every answer over HTTPS, in the place of the app's own of these
+            names. An empty value takes one of the policy away.
+          - The policy is C(X-Content-Type-Options), C(Referrer-Policy), what O(_input[].hsts) says, and that
+            other sites may not show this one in a frame (C(Content-Security-Policy) with
+            C(frame-ancestors 'self'), and C(X-Frame-Options) with C(SAMEORIGIN)).
+          - What the app says of frames itself counts. C(X-Frame-Options) is sent where the app sends none,
+            and C(frame-ancestors) where it sends neither of the two; who names one here decides likewise.
         type: dict
         default: {}
       error_page: &error_page

@@ -153,9 +153,15 @@ NO_DNS = {"server": None, "port": 53, "key": None, "algorithm": "HMAC-SHA512", "
 
 POLICY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "strict-origin-when-cross-origin",
 }
+
+FRAME_HEADERS = {
+    # With frame-ancestors, browsers do not look at X-Frame-Options, so who says only the latter gets none.
+    "Content-Security-Policy": ("frame-ancestors 'self'", ("Content-Security-Policy", "X-Frame-Options")),
+    "X-Frame-Options": ("SAMEORIGIN", ("X-Frame-Options",)),
+}
+"""Who may show the site in a frame: values, and the headers in whose presence they are not sent."""
 
 PROXY_HEADERS = frozenset(
     [
@@ -1348,7 +1354,7 @@ def _mount(site: dict[str, Any]) -> dict[str, Any]:
     return {**{key: site[key] for key in MOUNT_KEYS}, "maintenance": closed}
 
 
-def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
+def _headers(app: Mapping[str, Any]) -> list[dict[str, Any]]:
     hsts = app["hsts"]
     if hsts is None:
         tls = app["tls"]
@@ -1356,7 +1362,16 @@ def _headers(app: Mapping[str, Any]) -> list[dict[str, str]]:
     policy = {**POLICY_HEADERS, **({"Strict-Transport-Security": f"max-age={hsts}"} if hsts else {})}
     own = {str(name).lower() for name in app["headers"]}
     headers = {**{name: value for name, value in policy.items() if name.lower() not in own}, **app["headers"]}
-    return [{"name": name, "value": str(value)} for name, value in headers.items() if value not in (None, "")]
+    frames = [
+        {"name": name, "value": value, "unless": list(unless)}
+        for name, (value, unless) in FRAME_HEADERS.items()
+        if not own.intersection(map(str.lower, unless))
+    ]
+    return frames + [
+        {"name": name, "value": str(value), "unless": []}
+        for name, value in headers.items()
+        if value not in (None, "")
+    ]
 
 
 def _client_certificates(name: str, authority: str | None, required: bool) -> dict[str, str]:

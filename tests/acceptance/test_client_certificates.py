@@ -21,7 +21,7 @@ SPOOFED = [
 SECURITY_HEADERS = {
     "Strict-Transport-Security": ["max-age=63072000"],
     "X-Content-Type-Options": ["nosniff"],
-    "Content-Security-Policy": ["default-src 'self'; img-src 'self' data:"],
+    "Content-Security-Policy": ["frame-ancestors 'self'"],
 }
 
 

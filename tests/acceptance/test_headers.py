@@ -86,13 +86,21 @@ def test_every_answer_is_secured_and_tells_no_version(client: Client, kind: str)
         secured(answer)
         assert re.fullmatch(r"[0-9a-zA-Z_@-]{16,}", answer.one("X-Request-ID"))
     silent(answer, client)
-    for absent in ("X-XSS-Protection", "X-Powered-By", "Via", "X-Accel-Buffering", "Alt-Svc"):
+    for absent in (
+        "X-XSS-Protection",
+        "X-Powered-By",
+        "Via",
+        "X-Accel-Buffering",
+        "Alt-Svc",
+        "X-Flask-Release",
+    ):
         assert answer.all(absent) == []
 
 
 def silent(answer: Answer, client: Client) -> None:
     """Assert that an answer tells neither a version nor what is behind the proxy."""
-    assert answer.all("Server") in ([], [{"nginx": "nginx", "apache": "Apache"}[client.proxy]])
+    # nginx does not say who serves; Apache cannot be silent.
+    assert answer.all("Server") == {"nginx": [], "apache": ["Apache"]}[client.proxy]
     assert not re.search(
         rb"nginx/|apache/|debian|openssl|gunicorn|python|port \d|/srv/|traceback", answer.body, re.IGNORECASE
     )
@@ -118,6 +126,8 @@ def test_neither_do_answers_to_nonsense(client: Client, raw: bytes, port: int, t
     with client.talk(port=port, tls=tls) as conversation:
         conversation.send(raw)
         said = conversation.rest()
+    servers = re.findall(rb"^server: *(.*?)\r?$", said, re.IGNORECASE | re.MULTILINE)
+    assert servers in ([], *([[b"Apache"]] if client.proxy == "apache" else []))
     assert not re.search(rb"nginx/|apache/|debian|openssl|gunicorn|python", said, re.IGNORECASE)
 
 
@@ -131,3 +141,28 @@ def test_what_the_app_says_about_itself_stays_inside(client: Client) -> None:
     answer = client.ask("/own-headers")
     assert answer.all("X-Powered-By") == []
     secured(answer)
+
+
+PARTNER = "frame-ancestors https://partner.example.org; img-src *"
+
+
+@pytest.mark.parametrize(
+    ("site", "said", "policy", "options"),
+    [
+        ("hello", "policy", [PARTNER], ["SAMEORIGIN"]),
+        # With a frame-ancestors beside it, browsers would not look at it.
+        ("hello", "options", [], ["DENY"]),
+        ("hello", "policy+options", [PARTNER], ["DENY"]),
+        ("hello", "policy+policy", [PARTNER, PARTNER], ["SAMEORIGIN"]),
+        ("guests", "policy+options", ["default-src 'self'; img-src 'self' data:"], ["DENY"]),
+        ("guests", "policy", ["default-src 'self'; img-src 'self' data:"], ["DENY"]),
+    ],
+)
+def test_the_app_decides_who_may_show_it_unless_the_description_does(
+    client: Client, site: str, said: str, policy: list[str], options: list[str]
+) -> None:
+    host = f"{site}.example.org"
+    answer = client.ask(f"/frames/{said}", host=host, sni=host)
+    assert answer.status == 200
+    assert answer.all("Content-Security-Policy") == policy
+    assert answer.all("X-Frame-Options") == options

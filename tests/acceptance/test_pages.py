@@ -10,7 +10,7 @@ from ansible_collections.flaskworks.server.tests.acceptance.client import Answer
 SECURITY_HEADERS = {
     "Strict-Transport-Security": ["max-age=63072000"],
     "X-Content-Type-Options": ["nosniff"],
-    "Content-Security-Policy": ["default-src 'self'; img-src 'self' data:"],
+    "Content-Security-Policy": ["frame-ancestors 'self'"],
     "Reporting-Endpoints": ['default="https://reports.example.org/"'],
 }
 JSON = [("Accept", "application/json")]
@@ -97,6 +97,18 @@ class TestMaintenance:
             ("GET", "/echo/healthy"),
             ("GET", "/echo/health/../../release"),
             ("GET", "/.well-known/security.txt"),
+            ("GET", "/.env"),
+            ("GET", "/.git/config"),
+            ("POST", "/.env"),
+            ("GET", "/static/.secret"),
+            ("GET", "/static/.hidden/file.txt"),
+            ("GET", "/static/%2esecret"),
+            ("GET", "/static/../.env"),
+            ("GET", "/static/%2e%2e/outside.txt"),
+            ("GET", "/static/..%2foutside.txt"),
+            ("GET", "/static/%252e%252e/outside.txt"),
+            ("GET", "/media/.photo"),
+            ("GET", "/media/../.git/config"),
         ],
     )
     @pytest.mark.parametrize("headers", [[], JSON], ids=["a browser", "a program"])
@@ -108,6 +120,12 @@ class TestMaintenance:
         assert answer.status == 503
         assert answer.one("Retry-After") == "120"
         assert is_a_page(answer, "<p>Geschlossen für {{ today }}.</p>")
+
+    @pytest.mark.parametrize("target", ["/../etc/passwd", "/%2e%2e/etc/passwd", "/static/../../etc/passwd"])
+    def test_what_is_no_address_is_refused_as_ever(self, client: Client, target: str) -> None:
+        opened = client.ask(target)
+        closed = self.ask_closed(client, target)
+        assert (opened.status, closed.status) == (400, 400)
 
     def test_head_answers_without_the_body(self, client: Client) -> None:
         answer = self.ask_closed(client, "/", method="HEAD")

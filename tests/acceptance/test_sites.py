@@ -16,7 +16,7 @@ Header = tuple[str, str]
 SECURITY_HEADERS = {
     "Strict-Transport-Security": "max-age=63072000",
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:",
+    "Content-Security-Policy": "frame-ancestors 'self'",
 }
 
 

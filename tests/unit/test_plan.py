@@ -192,9 +192,14 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "file": "/etc/flask/tls/.authorities/hello.pem",
             },
             "headers": [
-                {"name": "X-Content-Type-Options", "value": "nosniff"},
-                {"name": "X-Frame-Options", "value": "SAMEORIGIN"},
-                {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin"},
+                {
+                    "name": "Content-Security-Policy",
+                    "value": "frame-ancestors 'self'",
+                    "unless": ["Content-Security-Policy", "X-Frame-Options"],
+                },
+                {"name": "X-Frame-Options", "value": "SAMEORIGIN", "unless": ["X-Frame-Options"]},
+                {"name": "X-Content-Type-Options", "value": "nosniff", "unless": []},
+                {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin", "unless": []},
             ],
             "error_page": {"source": "error.html", "file": "/var/lib/flask/pages/hello.error.html"},
             "maintenance": {
@@ -594,10 +599,36 @@ def test_headers_are_added_and_taken_away() -> None:
         "headers"
     ]
     assert headers == [
-        {"name": "X-Content-Type-Options", "value": "nosniff"},
-        {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin"},
-        {"name": "X-Robots-Tag", "value": "none"},
+        {"name": "X-Content-Type-Options", "value": "nosniff", "unless": []},
+        {"name": "Referrer-Policy", "value": "strict-origin-when-cross-origin", "unless": []},
+        {"name": "X-Robots-Tag", "value": "none", "unless": []},
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "sent"),
+    [
+        ({}, {"content-security-policy": "frame-ancestors 'self'", "x-frame-options": "SAMEORIGIN"}),
+        # Beside frame-ancestors, browsers would not look at it.
+        ({"x-frame-options": "DENY"}, {"x-frame-options": "DENY"}),
+        ({"X-Frame-Options": ""}, {}),
+        (
+            {"Content-Security-Policy": "img-src *"},
+            {"content-security-policy": "img-src *", "x-frame-options": "SAMEORIGIN"},
+        ),
+        ({"content-security-policy": ""}, {"x-frame-options": "SAMEORIGIN"}),
+        (
+            {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"},
+            {"content-security-policy": "frame-ancestors 'none'", "x-frame-options": "DENY"},
+        ),
+    ],
+)
+def test_who_says_something_of_frames_decides_it(own: dict[str, str], sent: dict[str, str]) -> None:
+    headers = plan([hello(headers=own)], {}, FACTS)["sites"][0]["headers"]
+    names = ("content-security-policy", "x-frame-options")
+    found = [(header["name"].lower(), header["value"]) for header in headers]
+    assert {name: value for name, value in found if name in names} == sent
+    assert len({name for name, _value in found}) == len(found)
 
 
 def test_pages_of_an_app_and_of_all_of_them() -> None:

@@ -24,6 +24,12 @@ PLAIN = ("Content-Type", "text/plain")
 HEARD: deque[str] = deque(maxlen=10_000)
 """The targets of the latest requests, those that nobody should have sent among them."""
 
+FRAMES = {
+    "policy": ("Content-Security-Policy", "frame-ancestors https://partner.example.org; img-src *"),
+    "options": ("X-Frame-Options", "DENY"),
+}
+"""What the app may say of frames."""
+
 FLAGS: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 """What tests and requests in progress tell each other, by a name that a test has made up."""
 
@@ -78,6 +84,11 @@ def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
             ],
         )
         return [b"own headers\n"]
+    if verb == "frames":
+        start("200 OK", [PLAIN, *(FRAMES[name] for name in argument.split("+"))])
+        return [b"who may show this in a frame\n"]
+    if verb == "raises":
+        raise RuntimeError("as asked")
     if verb == "big-header":
         start(
             "200 OK", [PLAIN, ("Set-Cookie", f"session={'x' * 4000}"), ("Set-Cookie", f"other={'y' * 4000}")]
