@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
+import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,10 @@ PROXIES = {
         flush="nginx -s reopen",
         check=("nginx -t", "nginx: configuration file /etc/nginx/nginx.conf test is successful\n"),
         wrong_alone=(
-            ({"headers": [{"name": "X-Broken", "value": "half a variable$"}]}, "invalid variable name"),
+            (
+                {"headers": [{"name": "X-Broken", "value": "half a variable$", "unless": []}]},
+                "invalid variable name",
+            ),
             ({"raw": {"nginx": "no_such_directive on;", "apache": ""}}, "unknown directive"),
         ),
         wrong_together=({"upstream": "flask-hello"}, "duplicate upstream"),
@@ -72,6 +77,48 @@ PROXIES = {
         wrong_together=({"http_port": 443}, "Cannot define multiple Listeners on the same IP:port"),
     ),
 }
+ODD = [
+    *(
+        b'"',
+        b"\\",
+        b"'",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b"/",
+        b"?",
+        b"a",
+        b"0",
+        b"x" * 200,
+        b"$request",
+        b"%{x}e",
+        b"\\u0000",
+    ),
+    *(b"%0a", b"%0d%0a", b"%22", b"%5c", b"%c3%a4", b"%ff", b"%u0022", b"\\x22", b"\\n"),
+]
+NASTY = [
+    *ODD,
+    *(
+        b" ",
+        b"\t",
+        b"\r",
+        b"\n",
+        b"\x00",
+        b"\x01",
+        b"\x1b",
+        b"\x7f",
+        b"\x80",
+        b"\xff",
+        b"\xfe",
+        b"%",
+        b"%00",
+        b"#",
+        b"../",
+    ),
+    *(b"\xc3\xa4", b"\xc0\xaf", b"\xed\xa0\x80", b"\xe2\x80\xa8", b"\xf0\x9f\x90\x8d", b"\xf4\x90\x80\x80"),
+]
+"""What a log could stumble over."""
 NAME = os.environ["MOLECULE_SCENARIO_NAME"]
 PROXY = PROXIES[NAME]
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -125,6 +172,21 @@ class TestFiles:
 
 
 class TestLogs:
+    @staticmethod
+    def entries(host: Host, log: str) -> list[dict[str, Any]]:
+        """Read a whole access log; each of its lines must be an object of JSON, in UTF-8."""
+        encoded = host.check_output(f"base64 {PROXY.logs}/{log}")
+        lines = base64.b64decode(encoded).split(b"\n")
+        assert lines.pop() == b""
+        return [json.loads(line.decode()) for line in lines]
+
+    def entries_with(self, host: Host, identity: str) -> list[dict[str, Any]]:
+        """Read the log of "hello" as soon as it has the request with this id."""
+        host.check_output(PROXY.flush)
+        log = f"{PROXY.logs}/flask-hello.log"
+        assert eventually(lambda: host.run(f"grep -qF {identity} {log}").succeeded)
+        return self.entries(host, "flask-hello.log")
+
     def test_there_is_one_object_per_request(self, client: Client, host: Host) -> None:
         client.ask(
             '/echo/"}%0a{"x":"?a=\\"\x7f',
@@ -132,24 +194,18 @@ class TestLogs:
         )
         client.send(b"\x16\x03\x01 nonsense\r\n\r\n")
         client.send(b"GET / HTTP/9.9\r\n\r\n")
-        told = client.ask("/echo/last").one("X-Request-ID")
-
-        def entries() -> list[dict[str, object]]:
-            # In base64, because nginx passes bytes on that are no UTF-8.
-            encoded = host.check_output(f"base64 {PROXY.logs}/flask-hello.log")
-            lines = base64.b64decode(encoded).decode("utf-8", "surrogateescape")
-            return [json.loads(line) for line in lines.splitlines()]
-
-        host.check_output(PROXY.flush)
-        assert eventually(lambda: any(entry["request_id"] == told for entry in entries()))
-        found = entries()
+        answer = client.ask("/release")
+        told = answer.one("X-Request-ID")
+        found = self.entries_with(host, told)
         last = next(entry for entry in found if entry["request_id"] == told)
         assert {
-            name: last[name] for name in ("app", "method", "path", "status", "tls", "scheme", "host")
+            name: last[name]
+            for name in ("app", "release", "method", "path", "status", "tls", "scheme", "host")
         } == {
             "app": "hello",
+            "release": answer.body.decode(),
             "method": "GET",
-            "path": "/echo/last",
+            "path": "/release",
             "status": 200,
             "tls": "TLSv1.3",
             "scheme": "https",
@@ -160,6 +216,53 @@ class TestLogs:
             # nginx takes the two from different clocks of milliseconds, so they may be a tick or two apart.
             assert float(str(last["duration"])) + 0.002 >= float(str(last["upstream_duration"])) >= 0
         assert all(isinstance(entry["status"], int) and isinstance(entry["bytes"], int) for entry in found)
+
+    def test_whatever_is_sent_every_line_is_an_object(self, client: Client, host: Host) -> None:
+        chance = random.Random(20261121)
+        told = []
+        for number in range(150):
+            # Every other one is so odd that most of them are refused.
+            odd = number % 2
+
+            def words(most: int, pieces: Sequence[bytes] = NASTY if odd else ODD) -> bytes:
+                return b"".join(chance.choices(pieces, k=chance.randint(1, most)))
+
+            lines = [
+                (words(2) if odd else b"GET") + b" /echo/" + words(8) + b" HTTP/1.1",
+                b"Host: " + chance.choice([*5 * [b"hello.example.org"], words(3)]),
+                b"User-Agent: " + words(8),
+                b"Referer: " + words(8),
+                *([words(3) + b": " + words(3)] if odd else []),
+                b"Connection: close",
+            ]
+            with client.talk() as conversation:
+                conversation.send(b"\r\n".join(lines) + b"\r\n\r\n")
+                said = conversation.rest()
+            told += re.findall(rb"^X-Request-ID: (\S+)\r$", said, re.MULTILINE | re.IGNORECASE)
+        assert len(told) > 50
+        last = client.ask("/echo/last").one("X-Request-ID")
+        found = [entry["request_id"] for entry in self.entries_with(host, last)]
+        apart = [entry["request_id"] for entry in self.entries(host, "flask.log")]
+        assert {
+            identity: (found + apart).count(identity) for identity in map(bytes.decode, told)
+        } == dict.fromkeys(map(bytes.decode, told), 1)
+
+    def test_what_is_no_text_is_not_in_the_log(self, client: Client, host: Host) -> None:
+        answer = client.ask(
+            "/echo/\xc3\xa4\xff\xfe", headers=[("User-Agent", 'a\xc3\xa4 "\\ \xed\xa0\x80 b')]
+        )
+        told = answer.one("X-Request-ID")
+        (entry,) = [entry for entry in self.entries_with(host, told) if entry["request_id"] == told]
+        assert (entry["path"], entry["user_agent"]) == {
+            "nginx": ("/echo/ä�", 'aä "\\ �'),
+            "apache": ("/echo/%c3%a4%ff%fe", "a%c3%a4%20%22%5c%20%ed%a0%80%20b"),
+        }[NAME]
+
+    def test_only_the_app_tells_its_release(self, client: Client, host: Host) -> None:
+        answers = [client.ask("/release"), client.ask("/static/style.css"), client.ask("/static/.secret")]
+        told = [answer.one("X-Request-ID") for answer in answers]
+        released = {entry["request_id"]: entry["release"] for entry in self.entries_with(host, told[-1])}
+        assert [released[identity] for identity in told] == [answers[0].body.decode(), "", ""]
 
     def test_the_ids_of_other_answers_are_there_too(self, client: Client, host: Host) -> None:
         """Of files, refusals, redirects and of what no app answered."""
@@ -175,6 +278,47 @@ class TestLogs:
         log = f"{PROXY.logs}/flask-hello.log {PROXY.logs}/flask-away.log"
         for identity in (*told, away.one("X-Request-ID")):
             assert eventually(lambda identity=identity: host.run(f"grep -qF {identity} {log}").succeeded)  # type: ignore[misc]
+
+    def test_what_the_app_raises_is_found_by_the_id_of_the_answer(self, client: Client, host: Host) -> None:
+        answer = client.ask("/raises")
+        assert answer.status == 500
+        told = answer.one("X-Request-ID")
+
+        def journal() -> str:
+            return str(host.check_output("journalctl --unit='stand-in@*' --output=cat --lines=200"))
+
+        assert eventually(lambda: f"Error handling request /raises, request {told}\n" in journal())
+        after = journal().partition(f"request {told}\n")[2]
+        assert after.startswith("Traceback (most recent call last):\n")
+        assert "RuntimeError: as asked" in after
+
+    def test_errors_of_the_proxy_are_found_by_the_id_of_the_answer(self, client: Client, host: Host) -> None:
+        """nginx cannot write it into its log of errors: the access log says of which connection they are."""
+        name, told = "away.example.org", []
+        with client.talk(port=8443, sni=name) as conversation:
+            for target in ("/", "/again"):
+                if NAME == "apache":  # it closes the connection
+                    answer = client.ask(target, host=f"{name}:8443", sni=name, port=8443)
+                else:
+                    conversation.send(f"GET {target} HTTP/1.1\r\nHost: {name}:8443\r\n\r\n".encode())
+                    answer = conversation.answer()
+                told.append(answer.one("X-Request-ID"))
+        host.check_output(PROXY.flush)
+
+        def entry(identity: str) -> dict[str, Any]:
+            found = host.run(f"grep -hF {identity} {PROXY.logs}/flask-away.log")
+            return json.loads(found.stdout) if found.succeeded else {}
+
+        assert eventually(lambda: all(entry(identity) for identity in told))
+        if NAME == "nginx":
+            entries = [entry(identity) for identity in told]
+            (connection,) = {entry["connection"] for entry in entries}
+            assert [entry["connection_request"] for entry in entries] == [1, 2]
+            ends = [f' \\*{connection} connect() .*"GET {target} HTTP/1.1"' for target in ("/", "/again")]
+        else:
+            ends = [f"AH01114: .*, request {identity}$" for identity in told]
+        for end in ends:
+            assert eventually(lambda end=end: host.run(f"grep -q '{end}' {PROXY.logs}/error.log").succeeded)  # type: ignore[misc]
 
     def test_refused_requests_are_logged_apart(self, client: Client, host: Host) -> None:
         client.ask("/who-asks", host="unknown.example.org")

@@ -225,17 +225,21 @@ DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "
 )
 def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str, Any]) -> None:
     settings: dict[str, Any] = {}
-    early = []
+    early, hooks = [], []
     for statement in ast.parse(text(rendered, "gunicorn/templates/gunicorn.conf.py.j2", case_name)).body:
-        if not isinstance(statement, ast.Assign):
+        if isinstance(statement, ast.FunctionDef):
+            hooks.append(statement.name)
+        elif isinstance(statement, ast.With):
             early.append(ast.unparse(statement))
-            continue
-        (target,) = statement.targets
-        assert isinstance(target, ast.Name)
-        assert target.id not in settings
-        settings[target.id] = ast.literal_eval(statement.value)
+        elif isinstance(statement, ast.Assign):
+            (target,) = statement.targets
+            assert isinstance(target, ast.Name)
+            assert target.id not in settings
+            if not target.id.startswith("_"):
+                settings[target.id] = ast.literal_eval(statement.value)
+    assert hooks == ["_id", "pre_request", "post_request", "post_worker_init"]
     assert settings == {**COMMON, **own}
-    imports = ["from contextlib import suppress", "with suppress(ImportError):\n    import flask"]
+    imports = ["with suppress(ImportError):\n    import flask"]
     assert early == ([] if own["worker_class"] == "gevent" else imports)
 
 
@@ -649,6 +653,31 @@ def test_a_site_with_one_name_and_no_static_files(rendered: Rendered) -> None:
     assert not re.search("limit_req(_zone)? ", text(rendered, "nginx/templates/site.conf.j2", "sync-13"))
 
 
+def test_a_header_that_stands_back_has_its_value_from_a_map(rendered: Rendered) -> None:
+    read = site(rendered, "gevent-13")
+    assert [(head[1:], block) for head, block in read if head[0] == "map"] == [
+        (
+            [
+                "$sent_http_content_security_policy$sent_http_x_frame_options",
+                "$flask_hello_content_security_policy",
+            ],
+            [(["default", ""], []), (["", "frame-ancestors 'self'"], [])],
+        ),
+        (
+            ["$sent_http_x_frame_options", "$flask_hello_x_frame_options"],
+            [(["default", ""], []), (["", "SAMEORIGIN"], [])],
+        ),
+    ]
+    _plain, app = blocks(read, "server")
+    assert every(app, "add_header")[1:3] == [
+        ["Content-Security-Policy", "$flask_hello_content_security_policy", "always"],
+        ["X-Frame-Options", "$flask_hello_x_frame_options", "always"],
+    ]
+    hidden = every(app, "proxy_hide_header")
+    assert ["X-Content-Type-Options"] in hidden
+    assert {("Content-Security-Policy",), ("X-Frame-Options",)}.isdisjoint(map(tuple, hidden))
+
+
 def test_apps_below_prefixes(rendered: Rendered) -> None:
     _plain, app = blocks(site(rendered, "shared-13"), "server")
     assert [head[1:] for head, _block in app if head[0] == "location"][2:] == [
@@ -744,7 +773,7 @@ def test_each_line_of_the_access_log_is_an_object(rendered: Rendered) -> None:
     name, escape, *parts = one(shared, "log_format")
     assert (name, escape) == ("flask", "escape=json")
     line = re.sub(r"\$\w+", "0", "".join(parts))
-    assert {"time", "app", "client", "status", "duration", "request_id"} <= json.loads(line).keys()
+    assert {"time", "app", "release", "client", "status", "duration", "request_id"} <= json.loads(line).keys()
 
 
 def test_nothing_that_a_client_says_of_itself_passes(rendered: Rendered) -> None:
@@ -885,6 +914,21 @@ def test_apache_sites_with_other_names(rendered: Rendered) -> None:
         ["Strict-Transport-Security", "max-age=3600"],
         ["Content-Security-Policy", "default-src 'self'; img-src *"],
     ]
+
+
+def test_an_apache_header_stands_back_for_what_the_app_says(rendered: Rendered) -> None:
+    read = apache(text(rendered, "apache/templates/site.conf.j2", "gevent-13"))
+    headers = [words[1:] for _around, words in read if words[0] == "Header"]
+    assert [
+        "always",
+        "set",
+        "Content-Security-Policy",
+        "frame-ancestors 'self'",
+        "expr=-z resp('Content-Security-Policy') && -z resp('X-Frame-Options')",
+    ] in headers
+    assert ["always", "set", "X-Frame-Options", "SAMEORIGIN", "expr=-z resp('X-Frame-Options')"] in headers
+    unset = [name for _when, action, name, *_rest in headers if action == "unset"]
+    assert unset == ["X-Content-Type-Options", "Referrer-Policy"]
 
 
 def test_apache_counts_requests_where_a_site_has_a_limit(rendered: Rendered) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +27,9 @@ def create_app(greeting: str) -> Callable[..., Iterable[bytes]]:
             "server": environ["SERVER_SOFTWARE"],
             "threads": environ["wsgi.multithread"],
         }
+        if "raise" in query:
+            words = f"words of {query['raise']}"
+            logging.getLogger("gunicorn.error").warning(words)
         if "sleep" in query:
             time.sleep(float(query["sleep"]))
         if "write" in query:
@@ -34,6 +38,8 @@ def create_app(greeting: str) -> Callable[..., Iterable[bytes]]:
                 answer["write"] = "written"
             except OSError as error:
                 answer["write"] = error.strerror
+        if "raise" in query:
+            raise RuntimeError("as asked")
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(answer).encode()]
 

@@ -185,6 +185,56 @@ def test_the_service_writes_its_data_and_logs_only(host: Host, stage: Stage) -> 
         assert write(path) in {"Permission denied", "Read-only file system"}
 
 
+FLASK = """
+import flask
+
+def create_app(greeting):
+    app = flask.Flask("hello")
+
+    @app.get("/")
+    def index():
+        raise RuntimeError("as asked")
+
+    return app
+"""
+
+
+def journal_of(host: Host, app: str, release: str) -> str:
+    return str(host.check_output(f"journalctl --unit=flask-{app}@{release}.service --output=cat"))
+
+
+@pytest.mark.parametrize("app", ["hello", "older", "green"])
+def test_what_is_logged_for_a_request_has_its_id(host: Host, stage: Stage, app: str) -> None:
+    release = stage(app)
+    ids = [os.urandom(16).hex() for _ in range(20)]
+    each = command(app, release, "/?raise=$1&sleep=0.2", "--header", '"X-Request-ID: $1"').replace("'", '"')
+    # All at once: threads and greenlets must not take each other's.
+    host.run(f"for id in {' '.join(ids)}; do sh -c '{each.replace('--fail', '')}' sh $id & done; wait")
+    host.run(command(app, release, "/?raise=none"))
+    for number, unsafe in enumerate(["a b", "x" * 65, '"']):
+        host.run(command(app, release, f"/?raise=unsafe{number}", "--header", f"'X-Request-ID: {unsafe}'"))
+    journal = journal_of(host, app, release)
+    target = {"hello": "GET /", "older": "/", "green": "GET /"}[app]
+    for identity in ids:
+        assert f"[WARNING] words of {identity}, request {identity}\n" in journal
+        failed = f"[ERROR] Error handling request {target}?raise={identity}&sleep=0.2"
+        assert f"{failed}, request {identity}\n" in journal
+    for no_id in ("none", "unsafe0", "unsafe1", "unsafe2"):
+        assert f"[ERROR] Error handling request {target}?raise={no_id}\n" in journal
+    assert journal.count(", request ") == 2 * len(ids)
+
+
+@pytest.mark.parametrize("app", ["hello", "older", "green"])
+def test_what_flask_logs_has_it_too(host: Host, stage: Stage, app: str) -> None:
+    release = stage(app, program=FLASK)
+    identity = os.urandom(16).hex()
+    host.run(command(app, release, "/", "--header", f"'X-Request-ID: {identity}'"))
+    line, traceback = journal_of(host, app, release).split(f", request {identity}\n")
+    assert line.endswith("ERROR in app: Exception on / [GET]")
+    assert traceback.startswith("Traceback (most recent call last):\n")
+    assert "RuntimeError: as asked" in traceback
+
+
 NEEDY = """
 from pathlib import Path
 if not Path("/srv/older/shared/ready").exists():
