@@ -515,6 +515,13 @@ def test_http2_is_spelled_as_each_release_of_debian_knows_it(rendered: Rendered)
     ]
 
 
+def test_no_answer_of_an_authority_is_stapled() -> None:
+    """Authorities stop giving them; a proxy that waits for one answers late or not at all."""
+    templates = [*ROOT.glob("roles/nginx/templates/*"), *ROOT.glob("roles/apache/templates/*")]
+    assert len(templates) > 20
+    assert [path.name for path in templates if "stapling" in path.read_text().lower()] == []
+
+
 def test_a_modern_policy_leaves_no_ciphers_to_choose(rendered: Rendered) -> None:
     policy = directives(text(rendered, "nginx/templates/policy.conf.j2", "sync-13"))
     assert one(policy, "ssl_protocols") == ["TLSv1.3"]

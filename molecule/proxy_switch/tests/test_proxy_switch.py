@@ -9,12 +9,13 @@ import http.client
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +66,21 @@ def answers(client: Client) -> bool:
         return client.ask("/release").body == b"one"
     except OSError:
         return False
+
+
+def spoken(client: Client) -> list[str]:
+    """Return the versions of TLS in which the host shakes hands."""
+    found = []
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.create_default_context(cafile=client.authority)
+        context.minimum_version = context.maximum_version = version
+        with (
+            suppress(ssl.SSLError),
+            socket.create_connection((client.address, 443), timeout=15) as plain,
+            context.wrap_socket(plain, server_hostname="hello.example.org") as secured,
+        ):
+            found.append(str(secured.version()))
+    return found
 
 
 def only_one_serves(host: Host, proxy: str) -> None:
@@ -210,6 +226,10 @@ def test_check_mode_foretells_and_touches_nothing(client: Client, host: Host) ->
     )
 
 
+def test_nginx_speaks_what_the_modern_policy_allows(client: Client) -> None:
+    assert spoken(client) == ["TLSv1.3"]
+
+
 def test_a_proxy_that_does_not_start_gives_way_again(client: Client, host: Host) -> None:
     """This also installs Apache on a host that serves."""
     with drop_in(host, "apache", "ExecStartPre=/bin/false"):
@@ -223,6 +243,10 @@ def test_a_proxy_that_does_not_start_gives_way_again(client: Client, host: Host)
 
 def test_apache_takes_over_from_nginx(client: Client, host: Host) -> None:
     hand_over(client, host, "nginx", "apache")
+
+
+def test_apache_speaks_what_the_modern_policy_allows(client: Client) -> None:
+    assert spoken(client) == ["TLSv1.3"]
 
 
 def test_a_crash_of_apache_is_survived(client: Client, host: Host) -> None:
