@@ -180,6 +180,13 @@ class TestCompression:
         assert (head.status, head.body) == (200, b"")
         secured(head)
 
+    def test_nothing_of_one_answer_begins_the_next(self, client: Client) -> None:
+        """The app answers HEAD with a body, and the proxy keeps the connection."""
+        for _ in range(50):
+            assert client.ask("/page", method="HEAD").status == 200
+            answer = client.ask("/release")
+            assert (answer.status, answer.body) == (200, b"one")
+
     def test_streams_are_compressed_and_complete(self, client: Client) -> None:
         answer = client.ask("/stream/200000", headers=[("Accept-Encoding", "gzip")])
         assert answer.one("Content-Encoding") == "gzip"

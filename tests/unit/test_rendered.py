@@ -237,7 +237,7 @@ def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str,
             assert target.id not in settings
             if not target.id.startswith("_"):
                 settings[target.id] = ast.literal_eval(statement.value)
-    assert hooks == ["_id", "pre_request", "post_request", "post_worker_init"]
+    assert hooks == ["_id", "pre_request", "post_request", "_without", "_drop", "post_worker_init"]
     assert settings == {**COMMON, **own}
     imports = ["with suppress(ImportError):\n    import flask"]
     assert early == ([] if own["worker_class"] == "gevent" else imports)

@@ -40,7 +40,9 @@ def create_app(greeting: str) -> Callable[..., Iterable[bytes]]:
                 answer["write"] = error.strerror
         if "raise" in query:
             raise RuntimeError("as asked")
-        start_response("200 OK", [("Content-Type", "application/json")])
+        write = start_response(query.get("status", "200 OK"), [("Content-Type", "application/json")])
+        if "written" in query:
+            write(b"by the oldest way")
         return [json.dumps(answer).encode()]
 
     return app

@@ -32,6 +32,15 @@ PROGRAM
 systemctl start "flask-{app}@{release}.socket" "flask-{app}@{release}.service"
 """
 
+# Sends what it is given to a socket, and prints all that comes back.
+CONVERSE = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    connection.sendall(sys.argv[2].encode())
+    print(b"".join(iter(lambda: connection.recv(65536), b"")).hex())
+"""
+
 
 def converge(*arguments: str) -> str:
     """Run the scenario's playbook again; what it printed."""
@@ -109,6 +118,22 @@ def test_workers_share_flask_and_not_the_app(host: Host, stage: Stage, app: str,
     maps = host.check_output(f"cat /proc/{answer['master']}/maps")
     assert ("/markupsafe/_speedups" in maps) is shared
     assert answer["imported_by"] != answer["master"]
+
+
+@pytest.mark.parametrize("app", ["hello", "older", "green"])
+def test_no_answer_has_a_body_where_http_has_none(host: Host, stage: Stage, app: str) -> None:
+    """The app gives one. On a connection that a proxy keeps it would be read as the next answer."""
+    path = f"/srv/{app}/releases/{stage(app)}/gunicorn.sock"
+    for asked, first in (
+        ("HEAD /", b"HTTP/1.1 200 OK"),
+        ("HEAD /?written=1", b"HTTP/1.1 200 OK"),
+        ("GET /?status=204%20No%20Content", b"HTTP/1.1 204 No Content"),
+        ("GET /?status=304%20Not%20Modified&written=1", b"HTTP/1.1 304 Not Modified"),
+    ):
+        question = f"{asked} HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n"
+        told = host.check_output("python3 -c %s %s %s", CONVERSE, path, question)
+        head, end, rest = bytes.fromhex(told).partition(b"\r\n\r\n")
+        assert (head.split(b"\r\n")[0], end, rest) == (first, b"\r\n\r\n", b"")
 
 
 def test_values_with_every_odd_character_arrive_intact(host: Host, stage: Stage) -> None:
