@@ -225,7 +225,7 @@ DEFAULT_TIMES = {"timeout": 30, "graceful_timeout": 35, "max_requests": 10000, "
 )
 def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str, Any]) -> None:
     settings: dict[str, Any] = {}
-    early, hooks = [], []
+    early, hooks, others = [], [], []
     for statement in ast.parse(text(rendered, "gunicorn/templates/gunicorn.conf.py.j2", case_name)).body:
         if isinstance(statement, ast.FunctionDef):
             hooks.append(statement.name)
@@ -237,6 +237,14 @@ def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str,
             assert target.id not in settings
             if not target.id.startswith("_"):
                 settings[target.id] = ast.literal_eval(statement.value)
+        elif isinstance(statement, ast.ClassDef):
+            others.append(f"class {statement.name}")
+        else:
+            others.append(ast.unparse(statement))
+    assert others == [
+        *("import contextvars", "import logging", "import os", "import re", "import sys"),
+        *("from contextlib import suppress", "class _Formatter"),
+    ]
     assert hooks == ["_id", "pre_request", "post_request", "_without", "_drop", "post_worker_init"]
     assert settings == {**COMMON, **own}
     imports = ["with suppress(ImportError):\n    import flask"]
@@ -781,6 +789,46 @@ def test_each_line_of_the_access_log_is_an_object(rendered: Rendered) -> None:
     assert (name, escape) == ("flask", "escape=json")
     line = re.sub(r"\$\w+", "0", "".join(parts))
     assert {"time", "app", "release", "client", "status", "duration", "request_id"} <= json.loads(line).keys()
+
+
+WRITTEN = {
+    "time": "2026-11-21T12:00:00+00:00",
+    "client": "192.0.2.7",
+    "host": r"a\",\"client\":\"198.51.100.9\",\"status\":401,",
+}
+"""What a client who is refused, and would have somebody else shut out, makes a proxy write."""
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "apache"])
+@pytest.mark.parametrize(
+    ("status", "banned"),
+    [("401", "192.0.2.7"), ("403", "192.0.2.7"), ("429", "192.0.2.7"), ("200", None), ("404", None)],
+)
+def test_fail2ban_reads_the_lines_that_the_proxies_write(
+    rendered: Rendered, proxy: str, status: str, banned: str | None
+) -> None:
+    if proxy == "nginx":
+        shared = directives(text(rendered, "nginx/templates/http.conf.j2", "full-13"))
+        form = "".join(one(shared, "log_format")[2:])
+    else:
+        told = text(rendered, "apache/templates/shared.conf.j2", "full-13")
+        (rest,) = re.findall(r"^Define FLASK_LOG '(.*)'$", told, re.MULTILINE)
+        (begin,) = re.findall(r"^LogFormat '(.*)' flask$", told, re.MULTILINE)
+        form = begin.replace("${FLASK_LOG}", rest)
+    values = {**WRITTEN, "status": status}
+    line = re.sub(
+        r'"(\w+)":("?)[^",]*("?)(?=[,}])',
+        lambda field: f'"{field[1]}":{field[2]}{values.get(field[1], "0")}{field[3]}',
+        form,
+    )
+    assert json.loads(line)["client"] == "192.0.2.7"
+    rules = text(rendered, "hardening/templates/filter.conf.j2", "full-13")
+    (words,) = re.findall(r"^_text = (.*)$", rules, re.MULTILINE)
+    (rule,) = re.findall(r"^failregex = (.*)$", rules, re.MULTILINE)
+    # As fail2ban does, which takes the time out of the line before it looks.
+    rule = rule.replace("%(_text)s", words).replace("<ADDR>", "(?P<address>[0-9a-f.:]+)")
+    found = re.search(rule, line.replace(WRITTEN["time"], ""))
+    assert (found and found["address"]) == banned
 
 
 def test_nothing_that_a_client_says_of_itself_passes(rendered: Rendered) -> None:

@@ -251,7 +251,7 @@ class TestConcerns:
     def test_a_guest_of_the_proxy_who_guesses_passwords_is_shut_out(self, host: Host) -> None:
         """The log comes after the role, and what a client writes into a line blames nobody else."""
         line = (
-            '{"time":"%s","app":"hello","client":"%s","method":"GET","scheme":"https","host":"%s",'
+            '{"time":"%s","app":"hello","release":"","client":"%s","method":"GET","scheme":"https","host":"%s",'
             '"path":"/","protocol":"HTTP/1.1","status":%d,"bytes":1}'
         )
         time_now = host.check_output("date +%Y-%m-%dT%H:%M:%S%:z")
