@@ -68,6 +68,16 @@ ACCEPTED: dict[str, dict[str, str]] = {
 
 def run() -> int:
     """Make the hosts, have them audited, write the pages, and remove the hosts; the exit status."""
+
+    def audit(runner: Runner) -> None:
+        if runner.run(molecule("sites to audit", "converge", SCENARIO)):
+            _audit(runner)
+
+    return with_auditors(SCENARIO, audit)
+
+
+def with_auditors(scenario: str, audit: Callable[[Runner], None]) -> int:
+    """Make what auditors need, let `audit` make the scenario's hosts and ask; the exit status."""
     runner = Runner()
     if not all(
         runner.run(step)
@@ -76,25 +86,25 @@ def run() -> int:
             Step("environment of the auditors", environment.auditors),
             Step("test bed", bed.make),
             # What an audit that was interrupted has left would be in the way.
-            _molecule("removal of old hosts", "destroy"),
+            molecule("removal of old hosts", "destroy", scenario),
         )
     ):
         return runner.summary()
     try:
-        if runner.run(_molecule("sites to audit", "converge")):
-            _audit(runner)
+        audit(runner)
     finally:
-        runner.run(_molecule("removal of the hosts", "destroy"))
+        runner.run(molecule("removal of the hosts", "destroy", scenario))
     return runner.summary()
 
 
-def _molecule(name: str, command: str) -> Step:
-    return Step(name, [*suite.MOLECULE, command, "-s", SCENARIO], env=environment.variables())
+def molecule(name: str, command: str, scenario: str, *extra: str) -> Step:
+    """Return the step that runs one Molecule command on a scenario."""
+    return Step(name, [*suite.MOLECULE, command, "-s", scenario, *extra], env=environment.variables())
 
 
 def _audit(runner: Runner) -> None:
     """Have every target audited, and write the pages when each auditor came to a verdict."""
-    containers = _containers()
+    containers = containers_of(SCENARIO)
     auditor, _address = containers.pop("auditor")
     targets = [_target(name, *containers[name]) for name in sorted(containers)]
     asked: list[tuple[str, Target, Callable[[Target, Path], Verdict]]] = [
@@ -171,11 +181,11 @@ def _ask(argv: Sequence[str], log: Path, given: str = "") -> str:
     return done.stdout
 
 
-def _containers() -> dict[str, tuple[str, str]]:
-    """Return name and address of the scenario's containers, by host name."""
-    labels = (f"label=flaskworks.clone={ROOT}", f"label=flaskworks.scenario={SCENARIO}")
-    listed = _said(["docker", "ps", "--quiet", *[word for label in labels for word in ("--filter", label)]])
-    found = json.loads(_said(["docker", "inspect", *listed.split()]))
+def containers_of(scenario: str) -> dict[str, tuple[str, str]]:
+    """Return name and address of a scenario's containers, by host name."""
+    labels = (f"label=flaskworks.clone={ROOT}", f"label=flaskworks.scenario={scenario}")
+    listed = said(["docker", "ps", "--quiet", *[word for label in labels for word in ("--filter", label)]])
+    found = json.loads(said(["docker", "inspect", *listed.split()]))
     return {
         each["Config"]["Hostname"]: (
             each["Name"].removeprefix("/"),
@@ -187,7 +197,7 @@ def _containers() -> dict[str, tuple[str, str]]:
 
 def _target(name: str, container: str, address: str) -> Target:
     def inside(*argv: str) -> str:
-        return _said(["docker", "exec", container, *argv])
+        return said(["docker", "exec", container, *argv])
 
     # "nginx version: nginx/1.26.3" and "Server version: Apache/2.4.65 (Debian)"
     version = inside("nginx" if name.startswith("nginx") else "apache2", "-v").split("\n")[0]
@@ -209,8 +219,8 @@ def _versions(auditor: str) -> dict[str, str]:
         "*[json.loads(path.read_text())['version']"
         " for path in pathlib.Path(sslyze.__file__).parent.glob('mozilla_tls_profile/*.json')])"
     )
-    sslyze, gixy, *profile = _said([str(environment.AUDITORS / "bin/python"), "-c", asked]).split()
-    package = _said(["docker", "exec", auditor, "dpkg-query", "--show", "-f", "${Version}", "testssl.sh"])
+    sslyze, gixy, *profile = said([str(environment.AUDITORS / "bin/python"), "-c", asked]).split()
+    package = said(["docker", "exec", auditor, "dpkg-query", "--show", "-f", "${Version}", "testssl.sh"])
     return {
         "sslyze": f"sslyze {sslyze}, which brings version {' and '.join(profile)} of the profile,",
         "testssl.sh": f"testssl.sh {package} of Debian 13",
@@ -218,7 +228,7 @@ def _versions(auditor: str) -> dict[str, str]:
     }
 
 
-def _said(argv: Sequence[str]) -> str:
+def said(argv: Sequence[str]) -> str:
     code, output = capture(argv)
     if code != 0:
         raise Stop(f"'{' '.join(argv[:4])}' failed: {output}")

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tools import bed, environment, suite
+from tools import environment, suite
+from tools.audit import containers_of, molecule, said, with_auditors
 from tools.audit_pages import DIRECTORY
-from tools.steps import ROOT, Runner, Step, Stop, capture
+from tools.steps import Runner, Step, Stop, capture
 
 SCENARIO = "hardening"
 PAGE = DIRECTORY / "hosts.md"
 WANTED = 80
 """The least index that lynis must give."""
 
-POLICIES = {"12": "Hardened Debian 12 (version 2)", "13": "Hardened Debian 13 (version 1)"}
-"""Version 3 of the first one wants a key exchange that the OpenSSH of Debian 12 does not have."""
+POLICIES = {"12": "Hardened Debian 12 (version 3)", "13": "Hardened Debian 13 (version 1)"}
+"""The newest of each that ssh-audit has."""
 
 ASKED_FOR = {"hardening_integrity": True, "hardening_audit": True}
 """What is off by default, and on here: everything that the role has is audited."""
@@ -53,34 +54,20 @@ class Audited:
 
 def run() -> int:
     """Make the hosts, have them audited, harden them, have them audited again; the exit status."""
-    runner = Runner()
-    if not all(
-        runner.run(step)
-        for step in (
-            Step("environment", environment.make),
-            Step("environment of the auditors", environment.auditors),
-            Step("test bed", bed.make),
-            _molecule("removal of old hosts", "destroy"),
-        )
-    ):
-        return runner.summary()
-    try:
-        if runner.run(_molecule("bare hosts", "create")):
-            hosts = _hosts()
-            extra = ("--", "-e", json.dumps(ASKED_FOR))
-            if (
-                _audit(runner, hosts, "before")
-                and runner.run(_molecule("hardened hosts", "converge", *extra))
-                and _audit(runner, hosts, "after")
-            ):
-                runner.run(Step("verdict", lambda _log: _judge(hosts)))
-    finally:
-        runner.run(_molecule("removal of the hosts", "destroy"))
-    return runner.summary()
 
+    def audit(runner: Runner) -> None:
+        if not runner.run(molecule("bare hosts", "create", SCENARIO)):
+            return
+        hosts = _hosts()
+        extra = ("--", "-e", json.dumps(ASKED_FOR))
+        if (
+            _audit(runner, hosts, "before")
+            and runner.run(molecule("hardened hosts", "converge", SCENARIO, *extra))
+            and _audit(runner, hosts, "after")
+        ):
+            runner.run(Step("verdict", lambda _log: _judge(hosts)))
 
-def _molecule(name: str, command: str, *extra: str) -> Step:
-    return Step(name, [*suite.MOLECULE, command, "-s", SCENARIO, *extra], env=environment.variables())
+    return with_auditors(SCENARIO, audit)
 
 
 def _audit(runner: Runner, hosts: Sequence[Audited], when: str) -> bool:
@@ -96,20 +83,20 @@ def _ask(one: Audited, log: Path) -> None:
     inside = ["docker", "exec", one.container, "sh", "-c"]
     # First: sshd turns away for a while who connects as often as this. The exit status is the verdict.
     asked = [str(environment.AUDITORS / "bin" / "ssh-audit"), "-P", POLICIES[one.debian.split(".")[0]]]
-    code, said = capture([*asked, one.address], timeout=PATIENCE)
+    code, told = capture([*asked, one.address], timeout=PATIENCE)
     with log.open("a") as note:
-        note.write(f"{said}\n")
-    if "Policy:" not in said:
+        note.write(f"{told}\n")
+    if "Policy:" not in told:
         raise Stop(f"ssh-audit came to no verdict about {one.container}")
     one.policy.append(code == 0)
     install = (
         "command -v lynis || { apt-get -q update; apt-get -q -y --no-install-recommends install lynis; }"
     )
     for command in (install, "lynis audit system --quick --no-colors --quiet"):
-        code, said = capture([*inside, f"{command} >/tmp/audit.log 2>&1; echo $?"], timeout=PATIENCE)
+        code, told = capture([*inside, f"{command} >/tmp/audit.log 2>&1; echo $?"], timeout=PATIENCE)
         with log.open("a") as note:
-            note.write(f"{command}: {said}\n")
-    report = _said([*inside, "cat /var/log/lynis-report.dat"])
+            note.write(f"{command}: {told}\n")
+    report = said([*inside, "cat /var/log/lynis-report.dat"])
     one.index.append(int(_field(report, "hardening_index")))
     one.suggestions = sorted(set(re.findall(r"^suggestion\[\]=([A-Z0-9-]+)\|", report, re.MULTILINE)))
 
@@ -164,27 +151,14 @@ def _word(passed: bool) -> str:
 
 
 def _versions(one: Audited) -> str:
-    lynis = _said(["docker", "exec", one.container, "lynis", "show", "version"])
+    lynis = said(["docker", "exec", one.container, "lynis", "show", "version"])
     asked = "import importlib.metadata as m; print(m.version('ssh-audit'))"
-    return f"lynis {lynis} and ssh-audit {_said([str(environment.AUDITORS / 'bin/python'), '-c', asked])}"
+    return f"lynis {lynis} and ssh-audit {said([str(environment.AUDITORS / 'bin/python'), '-c', asked])}"
 
 
 def _hosts() -> list[Audited]:
-    labels = (f"label=flaskworks.clone={ROOT}", f"label=flaskworks.scenario={SCENARIO}")
-    listed = _said(["docker", "ps", "--quiet", *[word for label in labels for word in ("--filter", label)]])
     found = [
-        Audited(
-            each["Name"].removeprefix("/"),
-            each["NetworkSettings"]["Networks"]["bridge"]["IPAddress"],
-            _said(["docker", "exec", each["Id"], "cat", "/etc/debian_version"]),
-        )
-        for each in json.loads(_said(["docker", "inspect", *listed.split()]))
+        Audited(container, address, said(["docker", "exec", container, "cat", "/etc/debian_version"]))
+        for container, address in containers_of(SCENARIO).values()
     ]
     return sorted(found, key=lambda one: one.debian)
-
-
-def _said(argv: Sequence[str]) -> str:
-    code, output = capture(argv)
-    if code != 0:
-        raise Stop(f"'{' '.join(argv[:4])}' failed: {output}")
-    return output

@@ -95,8 +95,10 @@ class ActionModule(ActionBase):
         """Have everything put back over the connection that there is; the sentence about it."""
         told = f"with the new settings this host cannot be reached any more ({fault}). "
         try:
-            lean.run(self, MODULE, {"step": "revert", "token": token}, self._vars)
+            done = lean.run(self, MODULE, {"step": "revert", "token": token}, self._vars)
         except AnsibleConnectionFailure:
+            done = {"failed": True}
+        if done.get("failed"):
             told += f"The host puts everything back by itself within {patience} s"
         else:
             told += "Everything was put back as before"

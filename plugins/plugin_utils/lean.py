@@ -21,10 +21,11 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.flaskworks.server.plugins.plugin_utils.cache import cache_directory
 
@@ -59,6 +60,21 @@ _IMPORT = re.compile(
     r"import[ ]+(\([^)]*\)|[^\n#(]+)",
     re.MULTILINE,
 )
+
+
+class LeanAction(ActionBase):
+    """An action that has nothing to do but a lean call of its module, with the task's own arguments."""
+
+    MODULE: ClassVar[str]
+    ARGUMENTS: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _validated, given = self.validate_argument_spec(self.ARGUMENTS)
+        return run(self, self.MODULE, given, task_vars or {})
 
 
 def run(action: Any, name: str, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,11 +88,7 @@ class Played(Host):
     def session(self) -> Session | None:
         return self.whom
 
-    def sshd_settings(
-        self,
-        overlay: Mapping[str, str | None],  # noqa: ARG002 - the real one takes it
-        whom: Session | None,  # noqa: ARG002 - the same
-    ) -> tuple[int, str]:
+    def sshd_settings(self, _overlay: Mapping[str, str | None], _whom: Session | None) -> tuple[int, str]:
         return self.answer
 
     def has_sshd(self) -> bool:

@@ -64,7 +64,7 @@ class Played(Host):
     def sleep(self, seconds: float) -> None:
         self.time += seconds
 
-    def run(self, *command: str, patience: float | None = None) -> tuple[int, str]:  # noqa: ARG002 - the real one takes it
+    def run(self, *command: str, **_patience: float | None) -> tuple[int, str]:
         words = [word for word in command if not word.startswith("--")]
         if words[0] == "systemd-run":
             self.log.append("guard")
@@ -127,13 +127,13 @@ class Played(Host):
     def taken(self, ports: Sequence[int]) -> set[int]:
         return {one.port for one in self.holders(ports)}
 
-    def signal(self, pid: int, number: int) -> None:  # noqa: ARG002 - only one runs, so its process is known
+    def signal(self, _pid: int, number: int) -> None:
         (name,) = [name for name, daemon in self.daemons.items() if daemon.state == "active"]
         self.log.append(f"{signal.Signals(number).name} {name}")
         if not self.daemons[name].stubborn:
             self.ending[name] = self.time + self.daemons[name].drains
 
-    def ask(self, site: Site, tls: bool) -> Answer:  # noqa: ARG002 - all sites answer alike
+    def ask(self, _site: Site, _tls: bool) -> Answer:
         serving = [
             daemon
             for name, daemon in self.daemons.items()

@@ -1,8 +1,9 @@
 from contextlib import suppress
+from importlib import import_module
 
 # As the role gunicorn has it: workers boot in half the time.
 with suppress(ImportError):
-    import flask  # noqa: F401 - for the workers, which are forked from this process
+    import_module("flask")
 
 wsgi_app = "hello:create_app()"
 worker_class = "gthread"
