@@ -234,6 +234,42 @@ options:
             from this one.
         type: str
         default: 30s
+      resources: &resources
+        description:
+          - What the app may take of its host, so that it cannot starve the others.
+          - C(cpu_weight) holds for all that the app runs together. The other limits hold for each release
+            and for each command of a hook by itself, since an old and a new release run side by side during
+            a switch. C(docs/operations.md) says how to choose them, and what happens at each.
+          - Before anything else of the host, the kernel ends a process of an app when memory is short.
+        type: dict
+        default: {}
+        suboptions:
+          memory_max:
+            description:
+              - Memory at which the kernel ends the largest process, as a rule one worker, which gunicorn
+                replaces. A size, or a share of the host's memory as in V(50%).
+              - The default number of O(_input[].workers) fits into it when it is a size.
+            type: str
+            default: 80%
+          memory_high:
+            description:
+              - Memory above which the kernel slows the app down and takes back what it can. A size or a
+                share, as O(_input[].resources.memory_max).
+              - Off when not given. Without swap, an app that needs more neither answers nor ends.
+            type: str
+          tasks:
+            description: Processes and threads at once. When not given, 4096, or four times what the workers
+              need when that is more.
+            type: int
+          files:
+            description: Files and connections that one process may have open at once. When not given, 65536,
+              or twice what O(_input[].connections) need when that is more.
+            type: int
+          cpu_weight:
+            description: Share of the processors when these are busy, against 100 of another app. From 1 to
+              10000.
+            type: int
+            default: 100
       request_limit: &request_limit
         description: The largest request body. The proxy answers 413 to a larger one.
         type: str
@@ -541,6 +577,7 @@ options:
       connections: *connections
       max_requests: *max_requests
       timeout: *timeout
+      resources: *resources
       request_limit: *request_limit
       keep_releases: *keep_releases
       lock_wait: *lock_wait

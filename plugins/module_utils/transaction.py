@@ -47,6 +47,8 @@ from .pending_apply import SEARCH_PATH, STATE_DIRECTORY, PendingApply, run_comma
 _LITTER = re.compile(r"\.flaskworks-[0-9a-f]{16}\.(?:new|old)~")
 _LEDGER = "written.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+# A name, or one that systemd-escape has spelled.
+_SPELLED = r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]*"
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _MODE = re.compile(r"0[0-7]{3}|[0-7]{4}")
 
@@ -224,9 +226,9 @@ def expand(elements: Sequence[Mapping[str, Any]], rules: Sequence[Rule]) -> list
     taken: dict[str, str] = {}
     for rule in rules:
         used = placeholders([rule.path])
-        if rule.purge and used != {"name"}:
+        if rule.purge and len(used) != 1:
             raise TransactionError(
-                f"{rule.path}: purge needs a path whose only placeholder is {{name}}; "
+                f"{rule.path}: purge needs a path with exactly one placeholder, as in {{name}}; "
                 "change the path or drop purge"
             )
         if rule.only_with and not used:
@@ -464,10 +466,10 @@ def _compare_removal(plan: _Plan, path: str, sensitive: bool) -> None:
 
 
 def _unwanted(rule: Rule, wanted: set[str]) -> list[str]:
-    """Files that match the rule's path for some name, and that no element wants."""
-    parts = rule.path.split("{name}")
+    """Files that match the rule's path for some text in its placeholder, and that no element wants."""
+    parts = _PLACEHOLDER.sub("\0", rule.path).split("\0")
     literal = [re.escape(part) for part in parts]
-    spelled = re.compile(f"{literal[0]}(?P<name>{_NAME.pattern}){'(?P=name)'.join(literal[1:])}")
+    spelled = re.compile(f"{literal[0]}(?P<name>{_SPELLED}){'(?P=name)'.join(literal[1:])}")
     found = glob.glob("*".join(glob.escape(part) for part in parts))
     return sorted(
         path

@@ -86,9 +86,9 @@ options:
         description:
           - Remove the files that this module wrote for elements which are gone. A list in
             O(state_directory) holds what it wrote.
-          - A file of somebody else that matches the path with another name in the place of C({name})
+          - A file of somebody else that matches the path with another text in the place of its placeholder
             stays; a warning and RV(strangers) name it.
-          - The path may have no other placeholder than C({name}).
+          - The path must have exactly one placeholder, C({name}) or another.
         type: bool
         default: false
       parents:

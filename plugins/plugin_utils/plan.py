@@ -133,8 +133,29 @@ OWN_VARIABLES = frozenset(
 THREAD_MEMORY = 100 * 1024
 """Bytes that a thread of a worker costs (measured with gunicorn 27 on Python 3.13)."""
 
+LEAST_WORKERS = 2
+"""Workers of an app that does not say: one may be busy, or booting, while the other answers."""
+
+LEAST_MEMORY = 32 * 1024**2
+"""Bytes below which no app runs."""
+
 MEMORY_SHARE = 0.6
 """Part of a host's memory that workers may take; the rest is for the system, the proxy and the page cache."""
+
+MASTER_TASKS = 1
+"""Processes of a service beside its workers."""
+
+GEVENT_THREADS = 10
+"""Threads of the pool in which a gevent worker resolves names and the like."""
+
+LEAST_TASKS = 4096
+"""Tasks of an app that needs no more: near what systemd gives, and a brake for what forks for ever."""
+
+LEAST_FILES = 65536
+"""Files that a process of an app may have open when it needs no more."""
+
+OTHER_FILES = 64
+"""Files that a worker has open beside its connections."""
 
 SOURCE_KINDS = ("path", "git", "archive", "package")
 """The keys of a source of which exactly one says where the code is."""
@@ -254,6 +275,7 @@ _NO_INTERPRETER = re.compile(r"/(home|root|run|tmp|var/tmp)/")
 _NO_FILES = re.compile(r"/(home|tmp|var|usr|srv)$|/(root|etc|boot|dev|proc|sys|run|var/log|var/run)(/|$)")
 
 _SIZE = re.compile(r"(\d{1,15})([kmg]?)")
+_SHARE = re.compile(r"([1-9]\d?|100)%")
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 # No segment begins with a dot: such paths are the proxy's own, or hidden.
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
@@ -500,6 +522,7 @@ def _check_app(app: dict[str, Any], where: str, owns: bool, problems: list[str])
         problems.append(f"{where}.wsgi: '{app['wsgi']}' is not 'module:variable' or 'module:factory()'")
     _check_numbers(app, where, problems)
     _check_workers(app, where, problems)
+    _check_resources(app, where, problems)
     _check_variables(app, where, problems)
     _check_tls(app["tls"], where, problems)
     if owns and sound("domains"):
@@ -888,6 +911,9 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app["health"], "timeout", "health.", 1, 3600),
         (app["health"], "interval", "health.", 0.05, 60),
         (app["health"], "successes", "health.", 1, 100),
+        (app["resources"], "tasks", "resources.", 16, 4_194_304),
+        (app["resources"], "files", "resources.", 256, 1_048_576),
+        (app["resources"], "cpu_weight", "resources.", 1, 10_000),
         (app["tls"], "days", "tls.", 2, 397),  # browsers refuse certificates that live longer
         (app["tls"], "renew_before", "tls.", 1, 396),
         (app["rate_limit"], "burst", "rate_limit.", 2, 100_000),
@@ -914,6 +940,54 @@ def _check_workers(app: dict[str, Any], where: str, problems: list[str]) -> None
         problems.append(
             f"{where}: connections are for worker_class gevent, not {kind}; "
             "leave connections away or choose gevent"
+        )
+
+
+def _check_resources(app: dict[str, Any], where: str, problems: list[str]) -> None:
+    """Check that the app's limits leave its workers what they need; sizes of memory become bytes, in place.
+
+    What has been told to be out of range is not told to be too little, too.
+    """
+    limits, where = app["resources"], f"{where}.resources"
+    for key in ("memory_high", "memory_max"):
+        text = limits[key]
+        if text is None or _SHARE.fullmatch(text.strip()):
+            limits[key] = text and text.strip()
+            continue
+        limits[key] = size(text)
+        if limits[key] is None:
+            problems.append(
+                f"{where}.{key}: '{text}' is neither a size nor a share of the host's memory; "
+                "write bytes, 512m, 2g or 50%"
+            )
+        elif limits[key] < LEAST_MEMORY:
+            problems.append(f"{where}.{key}: {text} is out of range; use {LEAST_MEMORY // 1024**2}m or more")
+    high, most = limits["memory_high"], limits["memory_max"]
+    # A size and a share cannot be compared here; systemd takes whichever comes first.
+    texts = isinstance(high, str) and isinstance(most, str) and int(high[:-1]) > int(most[:-1])
+    if texts or (isinstance(high, int) and isinstance(most, int) and high > most):
+        problems.append(f"{where}: memory_high is above memory_max, which comes first; make it less")
+    if not isinstance(app["worker_memory"], int):
+        return
+    workers = app["workers"] or LEAST_WORKERS
+    for key, value in (("memory_high", high), ("memory_max", most)):
+        # The master is about as large as a worker.
+        needed = (workers + 1) * _worker_memory(app)
+        if isinstance(value, int) and LEAST_MEMORY <= value < needed:
+            problems.append(
+                f"{where}.{key}: {workers} workers need {-(-needed // 1024**2)}m (see worker_memory); allow "
+                "that, or take fewer workers"
+            )
+    tasks = MASTER_TASKS + workers * _worker_tasks(app)
+    if limits["tasks"] is not None and 16 <= limits["tasks"] < tasks:
+        problems.append(
+            f"{where}.tasks: {workers} workers with their threads are {tasks} tasks; allow that and what the "
+            "app starts itself, or take fewer"
+        )
+    files = _connections(app) + OTHER_FILES
+    if limits["files"] is not None and 256 <= limits["files"] < files:
+        problems.append(
+            f"{where}.files: a worker with {_connections(app)} connections needs {files}; allow that"
         )
 
 
@@ -1170,17 +1244,54 @@ def _socket(app: Mapping[str, Any], release: str) -> str:
 
 
 def _workers(app: Mapping[str, Any], host: Host, apps: int) -> int:
-    """Return the number of workers: cores + 1, at least 2, capped by the app's share of the memory."""
+    """Return the number of workers: cores + 1, at least 2, capped by the app's share of memory and tasks."""
     if app["workers"] is not None:
         return int(app["workers"])
-    worker = app["worker_memory"] + _threads(app) * THREAD_MEMORY
-    return max(2, min(host.cores + 1, int(MEMORY_SHARE * host.memory / apps / worker)))
+    fitting = [host.cores + 1, int(MEMORY_SHARE * host.memory / apps / _worker_memory(app))]
+    limits = app["resources"]
+    fitting += [
+        value // _worker_memory(app) - 1
+        for value in (limits["memory_high"], limits["memory_max"])
+        if isinstance(value, int)
+    ]
+    if limits["tasks"] is not None:
+        fitting.append((limits["tasks"] - MASTER_TASKS) // _worker_tasks(app))
+    return max(LEAST_WORKERS, min(fitting))
+
+
+def _worker_memory(app: Mapping[str, Any]) -> int:
+    """Return the bytes that a worker needs with its threads."""
+    return int(app["worker_memory"]) + _threads(app) * THREAD_MEMORY
+
+
+def _worker_tasks(app: Mapping[str, Any]) -> int:
+    """Return the tasks that a worker is."""
+    extra = {"sync": 0, "gthread": _threads(app), "gevent": GEVENT_THREADS}
+    return 1 + extra[app["worker_class"]]
 
 
 def _threads(app: Mapping[str, Any]) -> int:
     if app["worker_class"] != "gthread":
         return 1
     return int(app["threads"] or 16)
+
+
+def _connections(app: Mapping[str, Any]) -> int:
+    """Return the connections that a worker has at most; one of gthread takes as many as one of gevent."""
+    return 1 if app["worker_class"] == "sync" else int(app["connections"] or 1000)
+
+
+def _limits(app: Mapping[str, Any], workers: int) -> dict[str, Any]:
+    """Return what systemd is told of an app's resources: memory as systemd writes it, the rest as numbers."""
+    limits = app["resources"]
+    tasks = MASTER_TASKS + workers * _worker_tasks(app)
+    return {
+        "memory_high": str(limits["memory_high"] or "infinity"),
+        "memory_max": str(limits["memory_max"]),
+        "tasks": limits["tasks"] or max(LEAST_TASKS, 4 * tasks),
+        "files": limits["files"] or max(LEAST_FILES, 2 * (_connections(app) + OTHER_FILES)),
+        "cpu_weight": limits["cpu_weight"],
+    }
 
 
 def _resolve_app(
@@ -1192,6 +1303,7 @@ def _resolve_app(
     configuration = f"/etc/flask/{name}"
     logs = f"/var/log/flask/{name}"
     unit = f"flask-{name}"
+    workers = _workers(app, host, apps)
     canonical, *redirects = app["domains"]
     origin = f"https://{canonical}" + ("" if ports["https"] == 443 else f":{ports['https']}")
     certificate = f"/etc/flask/tls/{name}"
@@ -1224,13 +1336,14 @@ def _resolve_app(
         "services": {
             "name": name,
             "unit": unit,
+            "escaped": name.replace("-", "\\x2d"),  # a slice with a plain dash lies within another
             "account": name,
             "releases": f"{home}/releases",
             "shared": f"{home}/shared",
             "logs": logs,
             "wsgi": app["wsgi"],
             "worker_class": app["worker_class"],
-            "workers": _workers(app, host, apps),
+            "workers": workers,
             "threads": _threads(app),
             "worker_connections": app["connections"] or 1000,
             "worker_tmp_dir": "/dev/shm",
@@ -1241,6 +1354,7 @@ def _resolve_app(
             "graceful_timeout": graceful_timeout,
             "stop_timeout": stop_timeout,
             "start_timeout": app["health"]["timeout"] + 30,
+            "resources": _limits(app, workers),
             "environment": {
                 **{key: str(value) for key, value in app["config"].items()},
                 "FORWARDED_HOPS": "1",

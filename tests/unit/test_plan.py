@@ -61,6 +61,7 @@ def test_every_path_and_limit_of_an_app() -> None:
         {
             "name": "hello",
             "unit": "flask-hello",
+            "escaped": "hello",
             "account": "hello",
             "releases": "/srv/hello/releases",
             "shared": "/srv/hello/shared",
@@ -78,6 +79,13 @@ def test_every_path_and_limit_of_an_app() -> None:
             "graceful_timeout": 35,
             "stop_timeout": 40,
             "start_timeout": 55,
+            "resources": {
+                "memory_high": "infinity",
+                "memory_max": "80%",
+                "tasks": 4096,
+                "files": 65536,
+                "cpu_weight": 100,
+            },
             "environment": {
                 "FEATURE_X": "on",
                 "LEVEL": "3",
@@ -261,6 +269,62 @@ def test_users_of_the_defaults_and_of_an_app_are_those_of_its_site() -> None:
 def test_limits_of_requests(described: dict[str, Any], counted: dict[str, int]) -> None:
     (site,) = plan([hello(rate_limit=described)], {"rate_limit": {"rate": "1/s"}}, FACTS)["sites"]
     assert site["rate_limit"] == counted
+
+
+@pytest.mark.parametrize(
+    ("described", "limits"),
+    [
+        ({"worker_class": "sync"}, {"tasks": 4096, "files": 65536}),
+        ({"workers": 100, "threads": 32}, {"tasks": 4 * 3301, "files": 65536}),
+        ({"worker_class": "gevent", "connections": 50_000}, {"tasks": 4096, "files": 100_128}),
+        (
+            {"resources": {"memory_max": "1g", "memory_high": "768m", "tasks": 200, "files": 2048}},
+            {"memory_max": "1073741824", "memory_high": "805306368", "tasks": 200, "files": 2048},
+        ),
+        (
+            {"resources": {"memory_max": "50%", "memory_high": "40%"}},
+            {"memory_max": "50%", "memory_high": "40%"},
+        ),
+        ({"resources": {"cpu_weight": 300}}, {"cpu_weight": 300}),
+    ],
+)
+def test_limits_of_resources(described: dict[str, Any], limits: dict[str, Any]) -> None:
+    common = {
+        "memory_high": "infinity",
+        "memory_max": "80%",
+        "tasks": 4096,
+        "files": 65536,
+        "cpu_weight": 100,
+    }
+    (service,) = plan([hello(**described)], None, FACTS)["services"]
+    assert service["resources"] == {**common, **limits}
+
+
+@pytest.mark.parametrize(
+    ("described", "workers"),
+    [
+        ({"memory_max": "200m"}, 5),  # a worker of 29 MB and 16 threads; one more for the master
+        ({"memory_max": "150m"}, 3),
+        ({"memory_max": "4g", "memory_high": "150m"}, 3),
+        ({"tasks": 60}, 3),
+        ({"tasks": 52}, 3),
+        ({"tasks": 51}, 2),
+    ],
+)
+def test_default_workers_fit_into_the_limits(described: dict[str, Any], workers: int) -> None:
+    (service,) = plan([hello(workers=None, resources=described)], None, FACTS)["services"]
+    assert service["workers"] == workers
+
+
+def test_limits_of_the_defaults_are_merged_with_those_of_an_app() -> None:
+    defaults = {"resources": {"memory_max": "512m", "cpu_weight": 50}}
+    (service,) = plan([hello(resources={"memory_max": "600m"})], defaults, FACTS)["services"]
+    assert (service["resources"]["memory_max"], service["resources"]["cpu_weight"]) == ("629145600", 50)
+
+
+def test_the_slice_of_an_app_with_a_dash_is_not_within_that_of_another() -> None:
+    (service,) = plan([hello(name="my-own-app")])["services"]
+    assert (service["unit"], service["escaped"]) == ("flask-my-own-app", r"my\x2down\x2dapp")
 
 
 def test_lines_for_a_proxy_are_taken_as_they_are() -> None:
@@ -882,6 +946,58 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         (
             {"timeout": "soon"},
             "flask_apps.hello.timeout: 'soon' is not a time; write seconds, or 30s, 5m or 1h",
+        ),
+        (
+            {"resources": {"memory_max": "a lot"}},
+            (
+                "flask_apps.hello.resources.memory_max: 'a lot' is neither a size nor a share of the host's "
+                "memory; write bytes, 512m, 2g or 50%"
+            ),
+        ),
+        (
+            {"resources": {"memory_max": "101%"}},
+            (
+                "flask_apps.hello.resources.memory_max: '101%' is neither a size nor a share of the host's "
+                "memory; write bytes, 512m, 2g or 50%"
+            ),
+        ),
+        (
+            {"resources": {"memory_max": "16m"}},
+            "flask_apps.hello.resources.memory_max: 16m is out of range; use 32m or more",
+        ),
+        (
+            {"resources": {"memory_high": "1g", "memory_max": "512m"}},
+            "flask_apps.hello.resources: memory_high is above memory_max, which comes first; make it less",
+        ),
+        (
+            {"resources": {"memory_high": "81%"}},
+            "flask_apps.hello.resources: memory_high is above memory_max, which comes first; make it less",
+        ),
+        (
+            {"workers": 8, "worker_memory": "100m", "resources": {"memory_max": "512m"}},
+            (
+                "flask_apps.hello.resources.memory_max: 8 workers need 915m (see worker_memory); "
+                "allow that, or take fewer workers"
+            ),
+        ),
+        (
+            {"workers": 4, "threads": 10, "resources": {"tasks": 44}},
+            (
+                "flask_apps.hello.resources.tasks: 4 workers with their threads are 45 tasks; allow that and "
+                "what the app starts itself, or take fewer"
+            ),
+        ),
+        (
+            {"resources": {"files": 1000}},
+            ("flask_apps.hello.resources.files: a worker with 1000 connections needs 1064; allow that"),
+        ),
+        (
+            {"resources": {"cpu_weight": 0}},
+            "flask_apps.hello.resources.cpu_weight: 0 is out of range; use 1 to 10000",
+        ),
+        (
+            {"resources": {"memory": "1g"}},
+            ("flask_apps.hello.resources: unknown key 'memory', did you mean 'memory_max'?"),
         ),
         (
             {"worker_class": "sync", "threads": 4},

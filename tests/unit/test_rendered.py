@@ -45,6 +45,7 @@ FULL = {
     "workers": 3,
     "threads": 4,
     "max_requests": 500,
+    "resources": {"memory_high": "750m", "memory_max": "1g", "tasks": 512, "files": 4096, "cpu_weight": 300},
     "hsts": "1h",
     "allow": ["192.0.2.0/24", "2001:db8::/32"],
     "basic_auth": {"ops": "$6$salt$" + "x" * 86},
@@ -336,6 +337,27 @@ def test_command_of_the_service(rendered: Rendered) -> None:
     elsewhere = sections(text(rendered, "gunicorn/templates/service.j2", "sync-13"))["Service"]
     assert elsewhere["WorkingDirectory"] == "/mnt/apps/hello/releases/%i/src"
     assert elsewhere["ReadWritePaths"] == "/mnt/apps/hello/shared /var/log/flask/hello"
+
+
+@pytest.mark.parametrize(
+    ("case_name", "memory", "tasks"),
+    [("full-13", ("750M", "1G"), "512"), ("gevent-12", ("infinity", "80%"), "4096")],
+)
+def test_limits_of_the_service(
+    rendered: Rendered, case_name: str, memory: tuple[str, str], tasks: str
+) -> None:
+    service = sections(text(rendered, "gunicorn/templates/service.j2", case_name))["Service"]
+    units = {"750M": "786432000", "1G": "1073741824"}
+    assert (service["MemoryHigh"], service["MemoryMax"]) == tuple(units.get(one, one) for one in memory)
+    assert (service["TasksMax"], service["Slice"]) == (tasks, "flask-hello.slice")
+    # One worker that is ended is replaced by the master; the others go on.
+    assert (service["OOMPolicy"], service["OOMScoreAdjust"]) == ("continue", "500")
+
+
+@pytest.mark.parametrize(("case_name", "weight"), [("full-13", "300"), ("gevent-12", "100")])
+def test_slice_of_an_app(rendered: Rendered, case_name: str, weight: str) -> None:
+    unit = sections(text(rendered, "gunicorn/templates/slice.j2", case_name))
+    assert unit == {"Unit": {"Description": "All that runs of hello"}, "Slice": {"CPUWeight": weight}}
 
 
 def test_socket_of_an_app(rendered: Rendered) -> None:

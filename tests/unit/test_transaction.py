@@ -335,9 +335,24 @@ def test_a_missing_directory_is_made_on_demand_only(etc: Path) -> None:
 
 
 def test_purge_needs_a_path_that_says_what_belongs_to_it() -> None:
-    for path in ("/etc/once.conf", "/etc/{other}.conf", "/etc/{name}/{other}.conf"):
-        with pytest.raises(TransactionError, match="purge needs a path whose only placeholder"):
+    for path in ("/etc/once.conf", "/etc/{name}/{other}.conf"):
+        with pytest.raises(TransactionError, match="purge needs a path with exactly one placeholder"):
             expand([], [Rule(path, purge=True)])
+
+
+def test_purge_knows_files_that_are_named_for_another_key(etc: Path) -> None:
+    """systemd spells a dash in the name of a slice as an escape, or the slice would be within another."""
+    rules = [rule(etc, "app-{escaped}.slice", purge=True)]
+    names = {"my-app": r"my\x2dapp", "my": "my"}
+    elements = [{"name": name, "escaped": escaped} for name, escaped in names.items()]
+    execute(
+        Request(elements, rules, ["1\n", "2\n"], state_directory=str(etc.parent / "state")), run=Recorder()
+    )
+    (etc / r"app-a\x2dstranger.slice").write_text("")
+    left = Request(elements[1:], rules, ["2\n"], state_directory=str(etc.parent / "state"))
+    outcome = execute(left, run=Recorder())
+    assert outcome.removed == [rf"{etc}/app-my\x2dapp.slice"]
+    assert outcome.strangers == [rf"{etc}/app-a\x2dstranger.slice"]
 
 
 def test_absent_files_go_in_the_same_transaction_and_come_back_with_it(etc: Path) -> None:

@@ -152,6 +152,47 @@ def test_only_the_header_that_the_proxy_sets_is_believed(host: Host, stage: Stag
     assert ask(host, "hello", release, "/", "--header", "Script_Name:/evil")["script"] == ""
 
 
+def properties(host: Host, unit: str, *names: str) -> list[str]:
+    """What systemd says of a unit, in the order of the names."""
+    shown = host.check_output("systemctl show --property=%s %s", ",".join(names), unit)
+    told = dict(line.split("=", 1) for line in shown.splitlines())
+    return [told[name] for name in names]
+
+
+def test_an_app_has_its_limits_and_a_slice_of_its_own(host: Host, stage: Stage) -> None:
+    limits = ("MemoryHigh", "MemoryMax", "TasksMax", "LimitNOFILE", "OOMPolicy", "OOMScoreAdjust", "Slice")
+    dashed = r"flask-my\x2dapp.slice"
+    assert properties(host, "flask-my-app@x.service", *limits) == [
+        *("300000256", "400001024", "123", "4321", "continue", "500", dashed)
+    ]
+    assert properties(host, dashed, "CPUWeight", "Slice", "FragmentPath") == [
+        *("250", "flask.slice", rf"/etc/systemd/system/{dashed}")
+    ]
+    release = stage("hello")
+    unit = f"flask-hello@{release}.service"
+    high, most, tasks, files, *others = properties(host, unit, *limits)
+    memory = int(host.check_output("awk '/^MemTotal/ {print $2}' /proc/meminfo")) * 1024
+    assert abs(int(most) - memory * 8 // 10) < 8192
+    assert (high, tasks, files, others) == (
+        *("infinity", "4096", "65536"),
+        ["continue", "500", "flask-hello.slice"],
+    )
+    assert properties(host, unit, "ControlGroup") == [f"/flask.slice/flask-hello.slice/{unit}"]
+    worker = host.check_output(f"pgrep --newest --parent {ask(host, 'hello', release)['master']}")
+    assert host.check_output(f"cat /proc/{worker}/oom_score_adj") == "500"
+
+
+def test_a_worker_that_the_kernel_ends_is_replaced_and_the_service_goes_on(host: Host, stage: Stage) -> None:
+    release = stage("hello")
+    master = ask(host, "hello", release)["master"]
+    # As for want of memory, of which a container without its controller has no end.
+    asked = f"{command('hello', release, '/?sleep=2')} > /tmp/survivor & sleep 1"
+    killed = f"kill -9 $(pgrep --parent {master} | tail -1)"
+    host.check_output(f"{asked}; {killed}; wait".replace("%", "%%"))
+    assert ask(host, "hello", release)["master"] == master
+    assert properties(host, f"flask-hello@{release}.service", "NRestarts", "Result") == ["0", "success"]
+
+
 def test_only_root_and_the_proxys_group_may_connect(host: Host, stage: Stage) -> None:
     socket = host.file(f"/srv/hello/releases/{stage('hello')}/gunicorn.sock")
     assert (socket.user, socket.group, socket.mode) == ("root", "flask-proxy", 0o660)
