@@ -287,10 +287,23 @@ options:
       secrets:
         description:
           - Names that must have a value in C(flask_secrets.<name>). Values never enter the plan.
+          - C(SECRET_KEY_FALLBACKS) is a list there, of keys that no longer sign sessions and are still
+            believed; the app gets it as JSON. C(playbooks/rotate_secret_key.yml) keeps it.
           - Every name that has a value there reaches the app, also one that is not listed here.
         type: list
         elements: str
         default: [SECRET_KEY]
+      secrets_via: &secrets_via
+        description:
+          - How secrets reach the app.
+          - With V(environment), as variables C(NAME). Whatever reads the environment of the app has them, a
+            page that shows it after an error included, and so has every program that it starts.
+          - With V(credentials), as files that only the app's service can read, and that are gone with it. The
+            app gets their paths as variables C(NAME_FILE), and hooks do as well. A deploy goes no further
+            when systemd has not given them. A value may have line breaks then.
+        type: str
+        choices: [environment, credentials]
+        default: environment
       keep_releases: &keep_releases
         description: Number of releases that stay on the host. The current and the previous one always stay.
         type: int
@@ -579,6 +592,7 @@ options:
       timeout: *timeout
       resources: *resources
       request_limit: *request_limit
+      secrets_via: *secrets_via
       keep_releases: *keep_releases
       lock_wait: *lock_wait
       hook_timeout: *hook_timeout

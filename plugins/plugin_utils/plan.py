@@ -1126,6 +1126,11 @@ def _check_secrets(
         if secret not in names
     )
     for secret in names:
+        if app["secrets_via"] == "credentials" and f"{secret}_FILE" in config:
+            problems.append(
+                f"{where}.config.{secret}_FILE: is set by the release itself, with secrets_via: credentials; "
+                "remove it"
+            )
         if secret in config:
             problems.append(
                 f"{where}: {secret} is in config and in flask_secrets; keep the one in flask_secrets"
@@ -1361,6 +1366,7 @@ def _resolve_app(
                 "SHARED_DIRECTORY": f"{home}/shared",
             },
             "secrets": sorted({*app["secrets"], *secret_names} - {*_tls_secrets(app)}),
+            "credentials": app["secrets_via"] == "credentials",
         },
         "releases": {
             "name": name,
@@ -1369,6 +1375,9 @@ def _resolve_app(
             "home": home,
             "files": [f"{configuration}/gunicorn.conf.py"],
             "environment_file": f"{configuration}/environment",
+            "credentials_file": (
+                f"{configuration}/credentials" if app["secrets_via"] == "credentials" else None
+            ),
             "unit_files": [f"/etc/systemd/system/{unit}@.service", f"/etc/systemd/system/{unit}@.socket"],
             "source": {
                 **app["source"],

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -23,7 +23,10 @@ SHORTEST_KEY = 32
 LEAST_VARIETY = 20
 """Different groups of three characters that a SECRET_KEY has at least; 32 digits by chance have 25."""
 
-_GOOD_KEY = "make one with python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+FALLBACKS = "SECRET_KEY_FALLBACKS"
+"""The secret that is a list: keys that signed before, see Flask's configuration."""
+
+_GOOD_KEY = "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
 
 
 def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = True) -> list[str]:
@@ -59,10 +62,11 @@ def _problems(variables: Mapping[str, Any], secrets: bool) -> list[str]:
     values = (variables.get("flask_secrets") or {}) if secrets else None
     found = _problems_of_choices(variables)
     try:
-        plan(variables["flask_apps"], variables.get("flask_defaults"), None, values)
+        resolved = plan(variables["flask_apps"], variables.get("flask_defaults"), None, values)
     except AnsibleFilterError as error:
         return found + str(error).split("\n")
-    return found + _problems_of_values(values or {})
+    files = {service["name"] for service in resolved["services"] if service["credentials"]}
+    return found + _problems_of_values(values or {}, files)
 
 
 def _problems_of_choices(variables: Mapping[str, Any]) -> list[str]:
@@ -76,19 +80,46 @@ def _problems_of_choices(variables: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Tell which secrets an app could not be given. A sentence names a secret and never shows it."""
+def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]], files: Collection[str]) -> list[str]:
+    """Tell which secrets an app could not be given. A sentence names a secret and never shows it.
+
+    Apps in `files` have them as files, where a line break does no harm.
+    """
     found = []
     for app, values in secrets.items():
         for name, value in values.items():
+            if name == FALLBACKS:
+                found += _problems_of_fallbacks(app, value, values.get("SECRET_KEY"))
+                continue
             if not isinstance(value, str):
                 reason: str | None = "is not a text; put its value in quotes"
             elif not value:
                 reason = "is empty; give it a value (ansible-vault edit)"
             else:
-                reason = unusable(value) or (weakness(value) if name == "SECRET_KEY" else None)
+                reason = None if app in files and name != "SECRET_KEY" else unusable(value)
+                reason = reason or (weakness(value) if name == "SECRET_KEY" else None)
             if reason:
                 found.append(f"flask_secrets.{app}.{name}: {reason}")
+    return found
+
+
+def _problems_of_fallbacks(app: str, keys: object, signs: object) -> list[str]:
+    """Tell which keys no session should be believed for. Who guesses one of them makes sessions."""
+    where = f"flask_secrets.{app}.{FALLBACKS}"
+    if not isinstance(keys, list):
+        return [f"{where}: must be a list of keys that signed before, as in ['…']"]
+    found = []
+    for number, key in enumerate(keys, 1):
+        if not isinstance(key, str):
+            reason: str | None = "is not a text; put its value in quotes"
+        elif key == signs:
+            reason = "is SECRET_KEY itself; keep only what signed before it"
+        elif key in keys[: number - 1]:
+            reason = "is there twice; remove one of them"
+        else:
+            reason = unusable(key) or weakness(key)
+        if reason:
+            found.append(f"{where}: key {number} {reason}")
     return found
 
 

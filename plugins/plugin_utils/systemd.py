@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import unicodedata
@@ -17,13 +18,15 @@ _SHELL = re.compile(r"(;|&&?|\|\|?|<|\d?>.*)")
 
 
 def environment_line(value: object, name: str) -> str:
-    """Write NAME="value" for an EnvironmentFile=. Errors name the variable, never its value.
+    """Write NAME="value" for an EnvironmentFile=, a list as JSON. Errors name the variable, never its value.
 
     Raises ValueError for a name that is none, and for control characters: systemd drops such a
     variable with a log message that nobody reads.
     """
     if not _VARIABLE.fullmatch(name):
         raise ValueError(f"'{name}' cannot be the name of an environment variable; use letters, digits and _")
+    if isinstance(value, list):
+        value = json.dumps([str(one) for one in value])
     text = _plain(value, f"the environment variable {name}")
     return f'{name}="{_ESCAPED_IN_FILE.sub(_backslash, text)}"'
 

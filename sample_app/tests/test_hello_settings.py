@@ -43,6 +43,18 @@ def test_an_unreadable_secret_file_is_named() -> None:
         Settings.from_environment({"SECRET_KEY_FILE": "/nowhere/key"})
 
 
+def test_keys_that_signed_before(tmp_path: Path) -> None:
+    assert Settings.from_environment({"SECRET_KEY": "k"}).secret_key_fallbacks == []
+    file = tmp_path / "keys"
+    file.write_text('["b", "c"]')
+    for given in ({"SECRET_KEY_FALLBACKS": '["b", "c"]'}, {"SECRET_KEY_FALLBACKS_FILE": str(file)}):
+        app = create_app({"SECRET_KEY": "k", **given})
+        assert app.config["SECRET_KEY_FALLBACKS"] == ["b", "c"]
+    for wrong in ("b", '"b"', "[1]"):
+        with pytest.raises(SettingsError, match="SECRET_KEY_FALLBACKS must be a list of keys, as JSON"):
+            Settings.from_environment({"SECRET_KEY": "k", "SECRET_KEY_FALLBACKS": wrong})
+
+
 def test_the_cookies_of_production() -> None:
     config = create_app({"SECRET_KEY": "k"}).config
     assert config["SESSION_COOKIE_NAME"] == "__Host-hello"

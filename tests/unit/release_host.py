@@ -51,6 +51,7 @@ class FakeHost(Host):
         self.service = "[Service]\nUser=hello\nWorkingDirectory=/srv/hello/releases/%i/src\n"
         self.hooks: dict[str, str] = {}
         self.unit_files: set[str] = set()
+        self.blind = False  # systemd leaves out the credentials that it was to load, without an error
 
     # -- time and steps ----------------------------------------------------------------------------
 
@@ -173,6 +174,14 @@ class FakeHost(Host):
             return Answer(503, "503 Service Unavailable")
         return Answer(None, "no answer") if "import" in how else Answer(200, "200 OK")
 
+    def seen(self, process: int, path: str) -> bytes | None:
+        found = RELEASE.match(Path(path).parent.name)
+        if found is None or self.blind:
+            return None
+        secret = Path(path).name.removeprefix("secret_")
+        place = self.root / "srv" / found["app"] / "releases" / found["release"]
+        return (place / "credentials" / secret).read_bytes()
+
     def doubt(self, claim: Claim) -> str | None:
         return "process 4711 listens on its socket" if "stale" in self.behaviour(Path(claim.place)) else None
 
@@ -249,6 +258,7 @@ class Bench:
             "home": str(home),
             "files": [str(self.root / "etc" / app / "gunicorn.conf.py")],
             "environment_file": str(self.root / "etc" / app / "environment"),
+            "credentials_file": None,
             "unit_files": [
                 str(self.root / "units" / f"flask-{app}@.{kind}") for kind in ("service", "socket")
             ],

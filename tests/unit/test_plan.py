@@ -93,6 +93,7 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "SHARED_DIRECTORY": "/srv/hello/shared",
             },
             "secrets": ["DATABASE_URL", "SECRET_KEY"],
+            "credentials": False,
         }
     ]
     assert resolved["releases"] == [
@@ -103,6 +104,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "home": "/srv/hello",
             "files": ["/etc/flask/hello/gunicorn.conf.py"],
             "environment_file": "/etc/flask/hello/environment",
+            "credentials_file": None,
             "unit_files": [
                 "/etc/systemd/system/flask-hello@.service",
                 "/etc/systemd/system/flask-hello@.socket",
@@ -1288,14 +1290,14 @@ def test_a_header_replaces_that_of_the_policy_whatever_its_case() -> None:
             "correct-horse-battery-staple-xy",
             (
                 "flask_secrets.hello.SECRET_KEY: has 31 characters, and a key of less than 32 "
-                "can be guessed; make one with python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+                "can be guessed; make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
             ),
         ),
         (
             "0123456789abcdef" * 4,
             (
                 "flask_secrets.hello.SECRET_KEY: repeats itself, and such a key can be guessed; "
-                "make one with python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+                "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
             ),
         ),
     ],
@@ -1303,6 +1305,88 @@ def test_a_header_replaces_that_of_the_policy_whatever_its_case() -> None:
 def test_a_secret_that_no_app_could_be_given(value: object, sentence: str) -> None:
     variables = {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": value}}}
     assert problems(["web1"], {"web1": variables}) == [sentence]
+
+
+STRONG, OLD = "1f0e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c", "a5b4c3d2e1f00f1e2d3c4b5a6978879611223344"
+FALLBACKS = "flask_secrets.hello.SECRET_KEY_FALLBACKS: "
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([], []),
+        ([OLD], []),
+        (OLD, ["must be a list of keys that signed before, as in ['…']"]),
+        ({"a": OLD}, ["must be a list of keys that signed before, as in ['…']"]),
+        ([OLD, 5], ["key 2 is not a text; put its value in quotes"]),
+        ([STRONG], ["key 1 is SECRET_KEY itself; keep only what signed before it"]),
+        ([OLD, OLD], ["key 2 is there twice; remove one of them"]),
+        (
+            ["short"],
+            [
+                (
+                    "key 1 has 5 characters, and a key of less than 32 can be guessed; "
+                    "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
+                )
+            ],
+        ),
+        (
+            ["ab" * 32],
+            [
+                (
+                    "key 1 repeats itself, and such a key can be guessed; "
+                    "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
+                )
+            ],
+        ),
+        (
+            [OLD + "\n"],
+            ["key 1 contains a line break, which systemd does not take; encode it in base64"],
+        ),
+    ],
+)
+def test_a_key_that_no_session_should_be_believed_for(value: object, found: list[str]) -> None:
+    secrets = {"hello": {"SECRET_KEY": STRONG, "SECRET_KEY_FALLBACKS": value}}
+    variables = {"flask_apps": [HELLO], "flask_secrets": secrets}
+    assert problems(["web1"], {"web1": variables}) == [FALLBACKS + one for one in found]
+
+
+def test_a_secret_may_have_line_breaks_where_it_is_a_file() -> None:
+    values = {"hello": {"SECRET_KEY": STRONG, "PEM": "a\nb\n"}}
+    for via, found in (
+        ("credentials", []),
+        (
+            "environment",
+            [
+                (
+                    "flask_secrets.hello.PEM: contains a line break, which systemd does not take; "
+                    "encode it in base64"
+                )
+            ],
+        ),
+    ):
+        variables = {"flask_apps": [hello(secrets_via=via)], "flask_secrets": values}
+        assert problems(["web1"], {"web1": variables}) == found
+
+
+def test_secrets_as_files() -> None:
+    resolved = plan(
+        [HELLO, hello(name="other", secrets_via="environment", domains=["other.example.org"])],
+        {"secrets_via": "credentials"},
+        FACTS,
+    )
+    assert [one["credentials"] for one in resolved["services"]] == [True, False]
+    assert [one["credentials_file"] for one in resolved["releases"]] == ["/etc/flask/hello/credentials", None]
+    files = hello(secrets_via="credentials", config={"SECRET_KEY_FILE": "/key"})
+    assert sentences([files], {}, {"hello": {"SECRET_KEY": STRONG}}) == [
+        (
+            "flask_apps.hello.config.SECRET_KEY_FILE: is set by the release itself, "
+            "with secrets_via: credentials; remove it"
+        )
+    ]
+    assert sentences([hello(secrets_via="credential")]) == [
+        "flask_apps.hello.secrets_via: 'credential' is not known, did you mean 'credentials'?"
+    ]
 
 
 def test_keys_by_chance_are_strong() -> None:
@@ -1400,6 +1484,7 @@ _keys = st.sampled_from(
         "request_limit",
         "config",
         "secrets",
+        "secrets_via",
         "tls",
         "headers",
         "root",

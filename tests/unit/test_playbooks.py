@@ -180,7 +180,7 @@ def test_missing_vault_file(inventory: Path) -> None:
             f'flask_secrets: hello cannot start without secrets and "{vault}" does not exist; '
             f"create it with 'ansible-vault create \"{vault}\"' and write "
             'flask_secrets: {hello: {SECRET_KEY: "…"}} with a key from '
-            "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            "python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
     ]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.flaskworks.server.plugins.module_utils.release import gate
+from ansible_collections.flaskworks.server.plugins.module_utils.release import credentials, gate
 
 from tests.unit.release_host import Bench
 
@@ -101,6 +101,7 @@ CASES = {
     "guests-12": case(GUESTS, "12"),
     "shared-13": case(APP, "13", others=[REPORTS, {**APP, "name": "b", "prefix": "/reports.d/b"}]),
     "alone-12": case({**REPORTS, "name": "hello"}, "12"),
+    "files-13": case({**APP, "secrets_via": "credentials"}, "13"),
 }
 
 Rendered = dict[str, dict[str, str]]
@@ -287,11 +288,36 @@ def sections(unit: str) -> Sections:
         key, sign, value = line.partition("=")
         assert sign, line
         assert re.fullmatch(r"[A-Z][A-Za-z]+", key), line
+        if key == "EnvironmentFile" and value.startswith("-"):
+            key = "optional EnvironmentFile"  # one that must be there, and one that need not
         assert key not in found[section], line
         assert not re.search(r"\s[#;]", value), line
         assert not line.endswith("\\"), line
         found[section][key] = value
     return found
+
+
+def test_secrets_as_variables_or_as_files(rendered: Rendered) -> None:
+    variables = {
+        name: text(rendered, "gunicorn/templates/environment.j2", name).splitlines()[1:]
+        for name in ("full-13", "files-13")
+    }
+    assert variables["full-13"][-2:] == ['EXTRA="1"', r'SECRET_KEY="b\"ack\\slash \`x\` \$y"']
+    assert variables["files-13"][2:] == ['FORWARDED_HOPS="1"', 'SHARED_DIRECTORY="/srv/hello/shared"']
+    lines = text(rendered, "gunicorn/templates/credentials.j2", "files-13").splitlines()
+    assert [line[:1] for line in lines[:2]] == ["#", "#"]
+    assert json.loads("\n".join(lines[2:])) == SECRETS
+    settings = "gunicorn/templates/gunicorn.conf.py.j2"
+    assert '\nfor _name in ["EXTRA", "SECRET_KEY"]:\n' in text(rendered, settings, "files-13")
+    assert "_FILE" not in text(rendered, settings, "full-13")
+
+
+def test_the_service_gets_files_where_the_release_has_them() -> None:
+    unit = (ROOT / "roles/gunicorn/templates/service.j2").read_text()
+    assert "\nLoadCredential=secret:{{ gunicorn_service.releases }}/%i/credentials\n" in unit
+    assert "\nEnvironmentFile=-{{ gunicorn_service.releases }}/%i/credentials.environment\n" in unit
+    assert (credentials.DIRECTORY, credentials.VARIABLES) == ("credentials", "credentials.environment")
+    assert credentials.PREFIX == "secret_"
 
 
 @pytest.mark.parametrize("case_name", CASES)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import tree
-from . import assets, places, room, seal
+from . import assets, credentials, places, room, seal
 from .locking import utc
 from .ports import Host
 from .request import Release, ReleaseFailure
@@ -101,6 +101,7 @@ def write_release(
         with open(path, "rb") as file:
             places.write(host, os.path.join(partial, os.path.basename(path)), file.read(), 0o640, gid)
     places.write(host, os.path.join(partial, "environment"), _variables(release, name), 0o600, 0)
+    credentials.write(host, release, name, partial)
     record = {
         "release": name,
         "app": release.name,

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Sequence
 
+from . import credentials
 from .locking import utc
 from .ports import Host, Unit
 from .proof import Claim
@@ -102,6 +103,7 @@ class _Gate:
                             raise self.failure("the answers do not come from this release")
                         self.pause(self.health.interval)
                         continue
+                    self.require_secrets(proven)
                 good, doubts = good + 1, 0
                 if good < self.health.successes:
                     self.pause(self.health.interval)
@@ -117,6 +119,15 @@ class _Gate:
     def doubt(self, unit: Unit) -> str | None:
         claim = Claim(self.service, unit.main, self.peer, self.place, self.name)
         return self.host.doubt(claim)
+
+    def require_secrets(self, unit: Unit) -> None:
+        """systemd can leave out what it was to load, without an error."""
+        absent = credentials.missing(self.host, self.release, self.name, unit.main)
+        if absent:
+            raise self.failure(
+                f"systemd has not given {', '.join(absent)} to its service, although the unit says so "
+                "(LoadCredential=); where the host cannot do that, set secrets_via: environment"
+            )
 
     def failure(self, what: str) -> ReleaseFailure:
         health = self.health

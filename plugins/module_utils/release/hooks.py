@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from . import places
+from . import credentials, places
 from .activation import require_staged
 from .hook_units import describe, failure, settings_of
 from .locking import locked
@@ -45,7 +45,8 @@ def _run_one(job: Job, kind: str, release: Release, name: str, outcome: Outcome)
             )
     else:
         require_staged(release, name, current, host.units(patterns(release)))
-    settings = settings_of(host.unit_text(release.units(name)[1]), name)
+    service = settings_of(host.unit_text(release.units(name)[1]), name)
+    settings = credentials.for_hook(release, name, service)
     begin = host.clock()
     for command in release.hooks.commands(kind):
         unit, text = describe(release, kind, name, command, settings)

@@ -75,6 +75,8 @@ def parts(release: Release, environment: str, key: bytes) -> dict[str, str]:
     for path in (*release.files, *release.unit_files):
         found[os.path.basename(path)] = _of_file(path)
     found["variables"] = _of_file(release.environment_file, key)
+    if release.credentials_file:
+        found["credentials"] = _of_file(release.credentials_file, key)
     return found
 
 
@@ -85,8 +87,8 @@ def total(found: dict[str, str]) -> str:
 
 def missing_files(release: Release) -> list[str]:
     """Files that provisioning has not written yet."""
-    wanted = (*release.files, release.environment_file, *release.unit_files)
-    return [path for path in wanted if not os.path.exists(path)]
+    wanted = (*release.files, release.environment_file, release.credentials_file, *release.unit_files)
+    return [path for path in wanted if path and not os.path.exists(path)]
 
 
 def _of_file(path: str, key: bytes | None = None) -> str:

@@ -266,6 +266,14 @@ class Host:
         )
         return read.stdout.splitlines()
 
+    def seen(self, process: int, path: str) -> bytes | None:
+        """A file as a process sees it; None where it sees none."""
+        try:
+            with open(f"/proc/{process}/root{path}", "rb") as file:
+                return file.read()
+        except OSError:
+            return None
+
     # -- probes ------------------------------------------------------------------------------------
 
     def probe(self, path: str, request: bytes, seconds: float, abandon: Callable[[], bool]) -> Answer:

@@ -88,6 +88,7 @@ class Release:
     home: str
     files: tuple[str, ...]
     environment_file: str
+    credentials_file: str | None
     unit_files: tuple[str, ...]
     source: Source
     static: tuple[Static, ...]
@@ -145,6 +146,7 @@ def parse(data: Mapping[str, Any]) -> Release:
         home=data["home"],
         files=tuple(data["files"]),
         environment_file=data["environment_file"],
+        credentials_file=data["credentials_file"],
         unit_files=tuple(data["unit_files"]),
         source=Source(
             digest=source["digest"],

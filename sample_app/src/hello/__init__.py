@@ -5,6 +5,7 @@ Everything it wants to know it reads from its environment; README.md has the tab
 ============================= ======================================================================
 ``SECRET_KEY``                signs the sessions; without it the app starts in debug mode only
 ``SECRET_KEY_FILE``           a file with the key, read when ``SECRET_KEY`` is not set
+``SECRET_KEY_FALLBACKS``      keys that signed before, a list as JSON; or ``SECRET_KEY_FALLBACKS_FILE``
 ``FORWARDED_HOPS``            number of proxies in front whose headers are believed (default 0)
 ``DATABASE_PATH``             the SQLite file (default: ``hello.db`` in ``shared`` beside ``releases``,
                               in the instance directory where there is none)
@@ -43,6 +44,7 @@ def create_app(environment: Mapping[str, str] | None = None) -> Flask:
     app.config.update(
         DEBUG=settings.debug,
         SECRET_KEY=settings.secret_key,
+        SECRET_KEY_FALLBACKS=settings.secret_key_fallbacks,
         SESSION_COOKIE_NAME="hello" if settings.debug else "__Host-hello",
         SESSION_COOKIE_PATH="/",
         SESSION_COOKIE_SECURE=not settings.debug,

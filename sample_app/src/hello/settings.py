@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Settings:
     """The settings of one process."""
 
     secret_key: str
+    secret_key_fallbacks: list[str]
     debug: bool
     forwarded_hops: int
     release: str
@@ -41,6 +43,7 @@ class Settings:
             raise SettingsError(str(error)) from None
         return cls(
             secret_key=_secret_key(environment, debug),
+            secret_key_fallbacks=_fallbacks(environment),
             debug=debug,
             forwarded_hops=_hops(environment.get("FORWARDED_HOPS", "")),
             release=environment.get("FLASK_RELEASE") or (release.name if release else "development"),
@@ -83,14 +86,30 @@ def _hops(value: str) -> int:
     )
 
 
+def _secret(environment: Mapping[str, str], name: str) -> str:
+    """Return the value of a secret, from NAME or else from the file that NAME_FILE names."""
+    file = environment.get(f"{name}_FILE", "")
+    if environment.get(name) or not file:
+        return environment.get(name, "")
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE {file} cannot be read: {error}.") from None
+
+
+def _fallbacks(environment: Mapping[str, str]) -> list[str]:
+    """Return the keys that signed sessions before; a session of theirs stays valid."""
+    try:
+        keys = json.loads(_secret(environment, "SECRET_KEY_FALLBACKS") or "[]")
+    except ValueError:
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise SettingsError("SECRET_KEY_FALLBACKS must be a list of keys, as JSON.")
+    return keys
+
+
 def _secret_key(environment: Mapping[str, str], debug: bool) -> str:
-    key = environment.get("SECRET_KEY", "")
-    file = environment.get("SECRET_KEY_FILE", "")
-    if not key and file:
-        try:
-            key = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"SECRET_KEY_FILE {file} cannot be read: {error}.") from None
+    key = _secret(environment, "SECRET_KEY").strip()
     if key:
         return key
     if debug:
