@@ -181,6 +181,33 @@ options:
             description: How many healthy answers in a row are demanded.
             type: int
             default: 3
+      liveness: &liveness
+        description:
+          - Has the host ask the app's O(_input[].health) all the time, and restart its service when it does
+            not answer as it should several times in a row. V(true), or a dictionary; off when not given.
+            V(false) switches off what the defaults say.
+          - gunicorn itself ends a worker that stands still, but not one whose requests all hang. For those
+            the proxy answers 504, and nobody frees the threads.
+          - The socket stays, so that what connects meanwhile waits and is answered. A restart that has not
+            helped is repeated after twice the time, up to an hour. None happens while a deploy is at work,
+            nor before a service had the time that O(_input[].health.timeout) gives it.
+          - Choose a O(_input[].health) that asks nothing of others. A database that is away is no reason for
+            a restart.
+        type: raw
+        suboptions:
+          interval:
+            description: Time between two questions.
+            type: str
+            default: 10s
+          timeout:
+            description: Time for an answer. It is also the time that the requests of a service get to end
+              before its restart kills it.
+            type: str
+            default: 5s
+          failures:
+            description: How many wrong answers in a row are too many.
+            type: int
+            default: 3
       static:
         description:
           - Directories of the source that the proxy serves itself, by the URL below which it does, as in
@@ -590,6 +617,7 @@ options:
       connections: *connections
       max_requests: *max_requests
       timeout: *timeout
+      liveness: *liveness
       resources: *resources
       request_limit: *request_limit
       secrets_via: *secrets_via

@@ -474,9 +474,25 @@ def _describe(
     else:
         problems.append(f"{where}.health: must be a path or a dictionary with a 'path'")
         described["health"] = {}
-    app = fill(merge(_inherited(shared, described), described), schema.app)
+    inherited = _inherited(shared, described)
+    options = schema.app["liveness"].options
+    for mapping, place in ((inherited, "flask_defaults"), (described, where)):
+        if "liveness" in mapping:
+            mapping["liveness"] = _liveness(mapping["liveness"], options, f"{place}.liveness", problems)
+    app = fill(merge(inherited, described), schema.app)
+    app["liveness"] = fill(app["liveness"], options) if isinstance(app["liveness"], dict) else None
     app["health"] = fill(app["health"], schema.app["health"].options)
     return app
+
+
+def _liveness(value: Any, options: Mapping[str, Any], where: str, problems: list[str]) -> Any:
+    """Return the settings that are given; nothing when it is off, which `merge` puts in their place."""
+    if isinstance(value, dict):
+        return check(value, options, where, problems)
+    if not isinstance(value, bool):
+        sentence = f"{where}: must be true, false or a dictionary"
+        problems.extend([sentence] if sentence not in problems else [])
+    return {} if value is True else None
 
 
 def _inherited(shared: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -523,6 +539,7 @@ def _check_app(app: dict[str, Any], where: str, owns: bool, problems: list[str])
     _check_numbers(app, where, problems)
     _check_workers(app, where, problems)
     _check_resources(app, where, problems)
+    _check_liveness(app["liveness"], where, problems)
     _check_variables(app, where, problems)
     _check_tls(app["tls"], where, problems)
     if owns and sound("domains"):
@@ -876,8 +893,10 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app, "watch", ""),
         (app, "hsts", ""),
         (app["health"], "timeout", "health."),
+        (app["liveness"], "interval", "liveness."),
+        (app["liveness"], "timeout", "liveness."),
     ):
-        if mapping[key] is not None:
+        if mapping and mapping[key] is not None:
             mapping[key] = _number(
                 mapping[key],
                 duration,
@@ -911,6 +930,9 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app["health"], "timeout", "health.", 1, 3600),
         (app["health"], "interval", "health.", 0.05, 60),
         (app["health"], "successes", "health.", 1, 100),
+        (app["liveness"], "interval", "liveness.", 1, 3600),
+        (app["liveness"], "timeout", "liveness.", 1, 60),
+        (app["liveness"], "failures", "liveness.", 1, 100),
         (app["resources"], "tasks", "resources.", 16, 4_194_304),
         (app["resources"], "files", "resources.", 256, 1_048_576),
         (app["resources"], "cpu_weight", "resources.", 1, 10_000),
@@ -918,9 +940,18 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app["tls"], "renew_before", "tls.", 1, 396),
         (app["rate_limit"], "burst", "rate_limit.", 2, 100_000),
     ):
-        value = mapping[key]
+        value = mapping and mapping[key]
         if isinstance(value, (int, float)) and not least <= value <= most:
             problems.append(f"{where}.{prefix}{key}: {value} is out of range; use {least} to {most}")
+
+
+def _check_liveness(liveness: Mapping[str, Any] | None, where: str, problems: list[str]) -> None:
+    times = [liveness[key] for key in ("timeout", "interval")] if liveness else []
+    if times and None not in times and times[0] > times[1]:
+        problems.append(
+            f"{where}.liveness: timeout ({times[0]}) must not be more than interval ({times[1]}); "
+            "an app is asked again when it has answered"
+        )
 
 
 def _number(text: str, parse: Any, where: str, expected: str, problems: list[str]) -> int | None:
@@ -1360,6 +1391,7 @@ def _resolve_app(
             "stop_timeout": stop_timeout,
             "start_timeout": app["health"]["timeout"] + 30,
             "resources": _limits(app, workers),
+            "liveness": _asked(app, home, origin + prefix),
             "environment": {
                 **{key: str(value) for key, value in app["config"].items()},
                 "FORWARDED_HOPS": "1",
@@ -1373,7 +1405,11 @@ def _resolve_app(
             "unit": unit,
             "account": name,
             "home": home,
-            "files": [f"{configuration}/gunicorn.conf.py"],
+            # What is asked of a release is part of it: the next one may answer elsewhere.
+            "files": [
+                f"{configuration}/gunicorn.conf.py",
+                *([f"{configuration}/liveness.conf"] if app["liveness"] else []),
+            ],
             "environment_file": f"{configuration}/environment",
             "credentials_file": (
                 f"{configuration}/credentials" if app["secrets_via"] == "credentials" else None
@@ -1468,6 +1504,23 @@ def _resolve_app(
             "rate_limit": _rate_limit(app["rate_limit"]["rate"] or 0, app["rate_limit"]["burst"]),
         },
         "logs": {"name": name, "directory": logs, "account": name},
+    }
+
+
+def _asked(app: Mapping[str, Any], home: str, origin: str) -> dict[str, Any]:
+    """Return what the host asks an app, and when it restarts it; nothing when it does not."""
+    liveness, health = app["liveness"], app["health"]
+    if not liveness:
+        return {}
+    return {
+        "home": home,
+        "origin": origin,
+        "path": health["path"],
+        "status": health["status"],
+        "start": health["timeout"],
+        "interval": liveness["interval"],
+        "timeout": liveness["timeout"],
+        "failures": liveness["failures"],
     }
 
 

@@ -46,6 +46,7 @@ PLAN = plan(
             "source": {"path": "/code/hello"},
             "wsgi": "hello:create_app()",
             "health": "/healthz",
+            "liveness": True,
             "static": {"/static/": "static", "/media/": "/srv/media"},
             "config": {"A": "b"},
             "allow": ["192.0.2.0/24"],

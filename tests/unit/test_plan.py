@@ -86,6 +86,7 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "files": 65536,
                 "cpu_weight": 100,
             },
+            "liveness": {},
             "environment": {
                 "FEATURE_X": "on",
                 "LEVEL": "3",
@@ -327,6 +328,59 @@ def test_limits_of_the_defaults_are_merged_with_those_of_an_app() -> None:
 def test_the_slice_of_an_app_with_a_dash_is_not_within_that_of_another() -> None:
     (service,) = plan([hello(name="my-own-app")])["services"]
     assert (service["unit"], service["escaped"]) == ("flask-my-own-app", r"my\x2down\x2dapp")
+
+
+def test_liveness_asks_what_a_deploy_asks_and_belongs_to_the_release() -> None:
+    asked = {
+        "home": "/srv/hello",
+        "origin": "https://hello.example.org",
+        "path": "/healthz",
+        "status": 200,
+        "start": 25,
+        "interval": 10,
+        "timeout": 5,
+        "failures": 3,
+    }
+    assert plan([hello(liveness=True, health="/healthz")])["services"][0]["liveness"] == asked
+    assert plan([hello(liveness=True)])["releases"][0]["files"] == [
+        "/etc/flask/hello/gunicorn.conf.py",
+        "/etc/flask/hello/liveness.conf",
+    ]
+    described = hello(
+        liveness={"interval": "1m", "failures": 5},
+        prefix="/below",
+        health={"path": "/alive", "status": 204, "timeout": "5s"},
+    )
+    assert plan([described])["services"][0]["liveness"] == {
+        **asked,
+        "origin": "https://hello.example.org/below",
+        "path": "/alive",
+        "status": 204,
+        "start": 5,
+        "interval": 60,
+        "failures": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "interval"),
+    [
+        (None, None, None),
+        (None, False, None),
+        (True, None, 10),
+        (True, False, None),
+        (False, True, 10),
+        ({"interval": "20s"}, None, 20),
+        ({"interval": "20s"}, True, 20),
+        ({"interval": "20s"}, {"failures": 2}, 20),
+        ({"interval": "20s"}, {"interval": 30}, 30),
+        ({"interval": "20s"}, False, None),
+    ],
+)
+def test_liveness_of_the_defaults_and_of_an_app(default: Any, own: Any, interval: int | None) -> None:
+    resolved = plan([hello(liveness=own)], {"liveness": default})
+    assert resolved["services"][0]["liveness"].get("interval") == interval
+    assert ("/etc/flask/hello/liveness.conf" in resolved["releases"][0]["files"]) is (interval is not None)
 
 
 def test_lines_for_a_proxy_are_taken_as_they_are() -> None:
@@ -948,6 +1002,26 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         (
             {"timeout": "soon"},
             "flask_apps.hello.timeout: 'soon' is not a time; write seconds, or 30s, 5m or 1h",
+        ),
+        ({"liveness": "on"}, "flask_apps.hello.liveness: must be true, false or a dictionary"),
+        (
+            {"liveness": {"interval": "often"}},
+            "flask_apps.hello.liveness.interval: 'often' is not a time; write seconds, or 30s, 5m or 1h",
+        ),
+        (
+            {"liveness": {"failures": 0}},
+            "flask_apps.hello.liveness.failures: 0 is out of range; use 1 to 100",
+        ),
+        (
+            {"liveness": {"interval": 5, "timeout": 6}},
+            (
+                "flask_apps.hello.liveness: timeout (6) must not be more than interval (5); an app is asked "
+                "again when it has answered"
+            ),
+        ),
+        (
+            {"liveness": {"intervall": 5}},
+            "flask_apps.hello.liveness: unknown key 'intervall', did you mean 'interval'?",
         ),
         (
             {"resources": {"memory_max": "a lot"}},

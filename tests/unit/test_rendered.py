@@ -32,7 +32,18 @@ TEMPLATES = {
     if not path.name.endswith((".html.j2", ".pem.j2", "issue.j2"))
 }
 
-APP = {"name": "hello", "domains": ["hello.example.org"], "source": {"path": "/code"}, "wsgi": "hello:app"}
+CODE = {
+    "gunicorn/templates/liveness.py.j2",
+    *(f"tls/templates/{module}.py.j2" for module in ("acme", "key_pairs", "pending_apply")),
+}
+
+APP = {
+    "name": "hello",
+    "domains": ["hello.example.org"],
+    "source": {"path": "/code"},
+    "wsgi": "hello:app",
+    "liveness": True,
+}
 FULL = {
     **APP,
     "domains": ["hello.example.org", "www.hello.example.org"],
@@ -45,6 +56,7 @@ FULL = {
     "workers": 3,
     "threads": 4,
     "max_requests": 500,
+    "liveness": {"interval": "4s", "timeout": "2s"},
     "resources": {"memory_high": "750m", "memory_max": "1g", "tasks": 512, "files": 4096, "cpu_weight": 300},
     "hsts": "1h",
     "allow": ["192.0.2.0/24", "2001:db8::/32"],
@@ -172,7 +184,7 @@ def test_every_file_says_whose_it_is_and_ends_as_a_text(
     assert lines[-1] == ""
     assert lines[-2] != ""
     assert [line for line in lines if line != line.rstrip()] == []
-    if name in [f"tls/templates/{module}.py.j2" for module in ("acme", "key_pairs", "pending_apply")]:
+    if name in CODE:
         return  # code that stands elsewhere, and means its None
     honest = re.sub("accesslog = None|If-None-Match|AllowOverride None", "", "\n".join(lines))
     assert re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b", honest) is None
@@ -383,6 +395,30 @@ def test_limits_of_the_service(
 def test_slice_of_an_app(rendered: Rendered, case_name: str, weight: str) -> None:
     unit = sections(text(rendered, "gunicorn/templates/slice.j2", case_name))
     assert unit == {"Unit": {"Description": "All that runs of hello"}, "Slice": {"CPUWeight": weight}}
+
+
+def test_an_app_is_asked_whether_it_lives(rendered: Rendered) -> None:
+    path = "gunicorn/templates/liveness.conf.j2"
+    settings = text(rendered, path, "sync-13").split("\n\n")[-1].splitlines()
+    assert [line for line in settings if not line.startswith("#")] == [
+        "name = hello",
+        "unit = flask-hello",
+        "home = /mnt/apps/hello",
+        "origin = https://hello.example.org",
+        "path = /",
+        "status = 200",
+        "start = 25",
+        "interval = 10",
+        "timeout = 5",
+        "failures = 3",
+    ]
+    timer = sections(text(rendered, "gunicorn/templates/liveness.timer.j2", "full-13"))
+    assert (timer["Timer"]["OnActiveSec"], timer["Timer"]["OnUnitInactiveSec"]) == ("4", "4")
+    service = sections(text(rendered, "gunicorn/templates/liveness.service.j2", "full-13"))["Service"]
+    assert service["LogLevelMax"] == "warning"
+    program = text(rendered, "gunicorn/templates/liveness.py.j2", "full-13")
+    assert 'if __name__ == "__main__":\n    main(System())\n' in program
+    ast.parse(program)
 
 
 def test_socket_of_an_app(rendered: Rendered) -> None:

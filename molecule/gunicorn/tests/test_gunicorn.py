@@ -49,6 +49,40 @@ def converge(*arguments: str) -> str:
     return run.stdout + run.stderr
 
 
+# Has every thread or greenlet of an app hang, then goes on asking until somebody has answered twenty times.
+# Prints how many were answered, refused, and cut off after they had been accepted; the latter with the time.
+HANG = """
+import json, socket, sys, threading, time
+path, hanging, outcomes = sys.argv[1], int(sys.argv[2]), []
+
+def ask(query, kept):
+    began = time.time()
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(path)
+            head = [f"GET /{query} HTTP/1.1", "Host: x", "Connection: close", "", ""]
+            connection.sendall("\\r\\n".join(head).encode())
+            said = connection.recv(12)
+        except ConnectionResetError:
+            said = b""
+        except OSError as error:
+            said = str(error).encode()
+    if kept:
+        what = {b"HTTP/1.1 200": "answered", b"": "cut"}.get(said, "refused")
+        outcomes.append((what, began))
+
+def start(query, kept):
+    threading.Thread(target=ask, args=(query, kept), daemon=True).start()
+    time.sleep(0.01 if query else 0.1)
+
+for _ in range(hanging):
+    start("?sleep=600", False)
+limit = time.monotonic() + 120
+while time.monotonic() < limit and sum(what == "answered" for what, _ in outcomes) < 20:
+    start("", True)
+print(json.dumps(outcomes))
+"""
+
 Stage = Callable[..., str]
 
 
@@ -191,6 +225,78 @@ def test_a_worker_that_the_kernel_ends_is_replaced_and_the_service_goes_on(host:
     host.check_output(f"{asked}; {killed}; wait".replace("%", "%%"))
     assert ask(host, "hello", release)["master"] == master
     assert properties(host, f"flask-hello@{release}.service", "NRestarts", "Result") == ["0", "success"]
+
+
+def serve(host: Host, app: str, release: str) -> None:
+    """Let the release serve, as a deploy would: it is asked whether it lives from now on."""
+    host.check_output(
+        f"cp /etc/flask/{app}/liveness.conf /srv/{app}/releases/{release}/; touch /srv/{app}/.lock;"
+        f"ln -sfn releases/{release} /srv/{app}/current"
+    )
+
+
+FIRST = "restart 1, the next one not within 5 s"
+
+
+def said(host: Host, app: str, release: str) -> list[tuple[float, str]]:
+    """What was found out about a release, and when."""
+    lines = host.check_output(f"journalctl -t flask-{app} -u flaskworks-liveness --output=json").splitlines()
+    told = [(int(one["__REALTIME_TIMESTAMP"]) / 1e6, str(one["MESSAGE"])) for one in map(json.loads, lines)]
+    return [one for one in told if one[1].startswith(release)]
+
+
+@pytest.mark.parametrize(("app", "hanging"), [("hello", 40), ("green", 8)])
+def test_what_hangs_is_restarted_and_nobody_is_refused(
+    host: Host, stage: Stage, app: str, hanging: int
+) -> None:
+    """Every thread, or greenlet, of the app hangs; gunicorn finds nothing wrong with that."""
+    release = stage(app)
+    before = ask(host, app, release)["master"]
+    serve(host, app, release)
+    unit = f"flask-{app}@{release}"
+    socket = properties(host, f"{unit}.socket", "ActiveEnterTimestampMonotonic")
+    path = f"/srv/{app}/releases/{release}/gunicorn.sock"
+    told = json.loads(host.check_output("python3 -c %s %s %s", HANG, path, str(hanging)))
+    assert {what for what, _began in told} <= {"answered", "cut"}, "nobody is refused"
+    assert [what for what, _began in told].count("answered") >= 20
+    events = said(host, app, release)
+    assert [text for _when, text in events[:3]] == [
+        f"{release} does not answer / as it should (200): no answer within 1 s; failure 1 of 2",
+        f"{release} does not answer / as it should (200): no answer within 1 s; failure 2 of 2",
+        f"{release} is restarted, since it did not answer / 2 times in a row; {FIRST}",
+    ]
+    # The old process is killed a second after that. What it had accepted is lost, what came later is not.
+    assert all(began < events[2][0] + 3 for what, began in told if what == "cut")
+    assert ask(host, app, release)["master"] != before
+    assert properties(host, f"{unit}.socket", "ActiveEnterTimestampMonotonic") == socket
+    assert properties(host, f"{unit}.service", "NRestarts", "ActiveState") == ["0", "active"]
+    host.check_output(f"rm /srv/{app}/current")
+
+
+def test_an_app_that_never_gets_well_is_restarted_less_and_less_often(host: Host, stage: Stage) -> None:
+    release = stage("older")
+    serve(host, "older", release)
+    restarts: list[tuple[float, str]] = []
+    limit = time.monotonic() + 120
+    while len(restarts) < 3 and time.monotonic() < limit:
+        time.sleep(0.5)
+        restarts = [one for one in said(host, "older", release) if "is restarted" in one[1]]
+    host.check_output("rm /srv/older/current")
+    assert [text.rpartition("; ")[2] for _when, text in restarts] == [
+        FIRST,
+        "restart 2, the next one not within 10 s",
+        "restart 3, the next one not within 20 s",
+    ]
+    moments = [when for when, _text in restarts]
+    assert moments[1] - moments[0] >= 5
+    assert moments[2] - moments[1] >= 10
+
+
+def test_the_timer_leaves_nothing_in_the_journal_when_all_is_well(host: Host) -> None:
+    told = host.check_output("journalctl -u flaskworks-liveness.service --output=cat")
+    assert not [line for line in told.splitlines() if "is restarted" not in line and "answer" not in line]
+    assert host.service("flaskworks-liveness.timer").is_running
+    assert host.service("flaskworks-liveness.timer").is_enabled
 
 
 def test_only_root_and_the_proxys_group_may_connect(host: Host, stage: Stage) -> None:

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Sequence
 
+from .. import liveness
 from . import credentials
 from .locking import utc
 from .ports import Host, Unit
@@ -25,27 +26,8 @@ RESTARTS = 2  # a service that has died so often while starting is not going to 
 
 
 def request(release: Release) -> bytes:
-    """A probe: the headers that the proxy sends for a client who asks over HTTPS, and no others.
-
-    The roles of the proxies set them; tests hold both sides together.
-    """
-    scheme, _, address = release.origin.partition("://")
-    host, slash, prefix = address.partition("/")
-    port = host.rpartition(":")[2] if ":" in host else {"http": "80", "https": "443"}[scheme]
-    lines = (
-        f"GET {release.health.path} HTTP/1.1",
-        f"Host: {host}",
-        "X-Forwarded-For: 127.0.0.1",
-        f"X-Forwarded-Proto: {scheme}",
-        f"X-Forwarded-Host: {host}",
-        f"X-Forwarded-Port: {port}",
-        "X-Real-IP: 127.0.0.1",
-        f"X-Request-ID: {secrets.token_hex(16)}",
-        f"User-Agent: {AGENT}",
-        "Accept: */*",
-        *([f"X-Forwarded-Prefix: /{prefix}"] if slash else []),
-    )
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    """A probe of a release."""
+    return liveness.request(release.origin, release.health.path, secrets.token_hex(16), AGENT)
 
 
 def pass_gate(host: Host, release: Release, name: str) -> None:
