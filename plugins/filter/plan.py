@@ -331,6 +331,30 @@ options:
         type: str
         choices: [environment, credentials]
         default: environment
+      needs: &needs
+        description:
+          - What the app is let do beyond its sandbox. Leave away what you do not know to be needed.
+          - V(subprocess) lets it run the programs of the host (what is below C(/usr)), as C(git) or
+            C(ffmpeg). Without, it runs its interpreter and its own release only. Never what it could write.
+          - V(jit) lets it have memory that is written and executed, and files that are memory only
+            (C(memfd_create)), as compilers at run time need (C(numba), C(pypy), old versions of C(cffi)).
+          - V(proc) lets it read the figures of the whole host in C(/proc), as C(psutil) does. The processes
+            of others stay out of sight.
+        type: list
+        elements: str
+        default: []
+      network: &network
+        description:
+          - What the app may connect to. V(all) is every host, but no multicast and no broadcast.
+            V(localhost) is the host itself. V(none) takes the network away; what has a socket in the file
+            system, as a local PostgreSQL, is reached nevertheless.
+          - A list of networks, as in V([192.0.2.0/24]), is these and nothing else. Names are resolved by a
+            name server, so list that, too, or C(127.0.0.53) for systemd-resolved; V(localhost) reaches the
+            latter only.
+          - An app never listens on a port, whatever stands here. Requests come through the socket that
+            systemd made.
+        type: raw
+        default: all
       keep_releases: &keep_releases
         description: Number of releases that stay on the host. The current and the previous one always stay.
         type: int
@@ -621,6 +645,8 @@ options:
       resources: *resources
       request_limit: *request_limit
       secrets_via: *secrets_via
+      needs: *needs
+      network: *network
       keep_releases: *keep_releases
       lock_wait: *lock_wait
       hook_timeout: *hook_timeout

@@ -157,6 +157,18 @@ LEAST_FILES = 65536
 OTHER_FILES = 64
 """Files that a worker has open beside its connections."""
 
+NEEDS = ("jit", "proc", "subprocess")
+"""What an app may be let do beyond its sandbox."""
+
+NETWORKS = ("all", "localhost", "none")
+"""Words for the network that an app may reach, beside a list."""
+
+UNICAST = (
+    *("0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3"),
+    *("::/1", "8000::/2", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fc00::/7", "fe00::/8"),
+)
+"""All addresses of single hosts: neither multicast nor reserved or broadcast."""
+
 SOURCE_KINDS = ("path", "git", "archive", "package")
 """The keys of a source of which exactly one says where the code is."""
 
@@ -344,7 +356,7 @@ def resolve(
         raise DescriptionError(problems)
 
     resolved = [
-        _resolve_app(app, host, len(described), ports, (secret_names or {}).get(app["name"], ()))
+        _resolve_app(app, host, described, ports, (secret_names or {}).get(app["name"], ()))
         for app in described
     ]
     plan: dict[str, Any] = {
@@ -551,6 +563,7 @@ def _check_app(app: dict[str, Any], where: str, owns: bool, problems: list[str])
     _check_users(app["basic_auth"], where, problems)
     _check_paths(app, where, problems)
     _check_hooks(app, where, problems)
+    _check_sandbox(app, where, problems)
     if not _REQUIREMENT_VERSIONS.fullmatch(app["gunicorn"]):
         problems.append(
             f"{where}.gunicorn: '{app['gunicorn']}' is no range of versions; write one like '>=23,<28'"
@@ -681,6 +694,48 @@ def _check_networks(app: Mapping[str, Any], where: str, problems: list[str]) -> 
                     f"{where}.{key}: '{text}' trusts everybody, who could then claim any address; "
                     "name the networks of the proxies"
                 )
+
+
+def _check_sandbox(app: Mapping[str, Any], where: str, problems: list[str]) -> None:
+    needs, network = app["needs"], app["network"]
+    for word in dict.fromkeys(needs):
+        if word == "outgoing":
+            problems.append(
+                f"{where}.needs: 'outgoing' is what network says, and its default 'all' allows; leave it away"
+            )
+        elif word not in NEEDS:
+            hint = suggestion(word, NEEDS) or f"; the words are {', '.join(NEEDS)}"
+            problems.append(f"{where}.needs: '{word}' is not known{hint}")
+        elif needs.count(word) > 1:
+            problems.append(f"{where}.needs: '{word}' is there twice")
+    words = f"the words are {', '.join(NETWORKS)}"
+    if isinstance(network, list):
+        if not network:
+            problems.append(f"{where}.network: is empty; write none, or name the networks to reach")
+        for text in network:
+            _check_reached(text, where, problems)
+    elif not isinstance(network, str):
+        problems.append(f"{where}.network: must be a word or a list of networks; {words}")
+    elif network not in NETWORKS:
+        hint = suggestion(network, NETWORKS) or f"; {words}"
+        if _network(network):
+            hint = f"; write networks as a list, as in [{network}]"
+        problems.append(f"{where}.network: '{network}' is not known{hint}")
+
+
+def _check_reached(text: Any, where: str, problems: list[str]) -> None:
+    network = _network(text) if isinstance(text, str) else None
+    if text in NETWORKS:
+        hint = "write 127.0.0.0/8 and ::1" if text == "localhost" else "it stands alone, without a list"
+        problems.append(f"{where}.network: '{text}' is a word, and no network of a list; {hint}")
+    elif network is None:
+        problems.append(
+            f"{where}.network: '{text}' is not a network; write one like 192.0.2.0/24 or 2001:db8::/32"
+        )
+    elif str(network.network_address) != str(ipaddress.ip_interface(text).ip):
+        problems.append(f"{where}.network: '{text}' is an address within a network; write {network}")
+    elif network.prefixlen == 0:
+        problems.append(f"{where}.network: '{text}' is every address; write all, without a list")
 
 
 def _check_users(users: Mapping[Any, Any], where: str, problems: list[str]) -> None:
@@ -1331,7 +1386,11 @@ def _limits(app: Mapping[str, Any], workers: int) -> dict[str, Any]:
 
 
 def _resolve_app(
-    app: dict[str, Any], host: Host, apps: int, ports: Mapping[str, int], secret_names: Any
+    app: dict[str, Any],
+    host: Host,
+    apps: Sequence[Mapping[str, Any]],
+    ports: Mapping[str, int],
+    secret_names: Any,
 ) -> dict[str, Any]:
     """Return what each role gets to know of one app."""
     name = app["name"]
@@ -1339,7 +1398,7 @@ def _resolve_app(
     configuration = f"/etc/flask/{name}"
     logs = f"/var/log/flask/{name}"
     unit = f"flask-{name}"
-    workers = _workers(app, host, apps)
+    workers = _workers(app, host, len(apps))
     canonical, *redirects = app["domains"]
     origin = f"https://{canonical}" + ("" if ports["https"] == 443 else f":{ports['https']}")
     certificate = f"/etc/flask/tls/{name}"
@@ -1399,6 +1458,7 @@ def _resolve_app(
             },
             "secrets": sorted({*app["secrets"], *secret_names} - {*_tls_secrets(app)}),
             "credentials": app["secrets_via"] == "credentials",
+            **_sandbox(app, home, apps),
         },
         "releases": {
             "name": name,
@@ -1521,6 +1581,41 @@ def _asked(app: Mapping[str, Any], home: str, origin: str) -> dict[str, Any]:
         "interval": liveness["interval"],
         "timeout": liveness["timeout"],
         "failures": liveness["failures"],
+    }
+
+
+def _sandbox(app: Mapping[str, Any], home: str, apps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the unit of an app has to know of its sandbox, of which the template has the rest."""
+    roots = sorted({other["root"] for other in apps})
+    interpreter = app["interpreter"]
+    # One of the distribution is a file among programs; another has a directory of its own, with libraries.
+    own = not re.match(r"/(usr|bin)/", interpreter) and posixpath.dirname(posixpath.dirname(interpreter))
+    needs = sorted(app["needs"])
+    network = app["network"]
+    allowed = {"all": UNICAST, "localhost": ("localhost",), "none": ()}
+    internet = [] if network == "none" else ["AF_INET", "AF_INET6"]
+    return {
+        "needs": needs,
+        "network": {
+            "private": network == "none",
+            "families": ["AF_UNIX", *internet],
+            "allow": _networks(network) if isinstance(network, list) else list(allowed[network]),
+        },
+        "hidden": [
+            root
+            for root in roots
+            if not any(root.startswith(f"{other}/") for other in roots if other != root)
+        ],
+        "visible": [
+            home,
+            *([f"-{own}"] if own and own != "/" else []),
+            *[f"-{path.rstrip('/')}" for path in app["static"].values() if path.startswith("/")],
+        ],
+        "executable": [
+            "/usr" if "subprocess" in needs else "/usr/lib",
+            *([] if "subprocess" in needs else ["-/usr/local/lib"]),
+            f"-{own or interpreter}",
+        ],
     }
 
 

@@ -46,6 +46,7 @@ def test_a_hook_is_a_unit_with_the_settings_of_the_service(tmp_path: Path) -> No
         "User=hello\n"
         f"WorkingDirectory=/srv/hello/releases/{name}/src\n"
         "Type=oneshot\n"
+        "ExecPaths=/usr\n"
         f"ExecSearchPath={home}/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
         "ExecStart=flask --app hello db upgrade 50%%\n"
         "TimeoutStartSec=60\n"

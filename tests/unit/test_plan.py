@@ -95,6 +95,27 @@ def test_every_path_and_limit_of_an_app() -> None:
             },
             "secrets": ["DATABASE_URL", "SECRET_KEY"],
             "credentials": False,
+            "needs": [],
+            "network": {
+                "private": False,
+                "families": ["AF_UNIX", "AF_INET", "AF_INET6"],
+                "allow": [
+                    "0.0.0.0/1",
+                    "128.0.0.0/2",
+                    "192.0.0.0/3",
+                    "::/1",
+                    "8000::/2",
+                    "c000::/3",
+                    "e000::/4",
+                    "f000::/5",
+                    "f800::/6",
+                    "fc00::/7",
+                    "fe00::/8",
+                ],
+            },
+            "hidden": ["/srv"],
+            "visible": ["/srv/hello"],
+            "executable": ["/usr/lib", "-/usr/local/lib", "-/usr/bin/python3"],
         }
     ]
     assert resolved["releases"] == [
@@ -1587,3 +1608,73 @@ def test_a_name_that_is_accepted_is_safe_everywhere(name: str) -> None:
         return
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert resolved["accounts"][0]["home"] == "/srv/" + name
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"needs": ["jti"]}, "needs: 'jti' is not known, did you mean 'jit'?"),
+        ({"needs": ["root"]}, "needs: 'root' is not known; the words are jit, proc, subprocess"),
+        ({"needs": ["jit", "jit"]}, "needs: 'jit' is there twice"),
+        (
+            {"needs": ["outgoing"]},
+            "needs: 'outgoing' is what network says, and its default 'all' allows; leave it away",
+        ),
+        ({"network": "local"}, "network: 'local' is not known, did you mean 'localhost'?"),
+        ({"network": "vpn"}, "network: 'vpn' is not known; the words are all, localhost, none"),
+        ({"network": 4}, "network: must be a word or a list of networks; the words are all, localhost, none"),
+        (
+            {"network": "192.0.2.0/24"},
+            "network: '192.0.2.0/24' is not known; write networks as a list, as in [192.0.2.0/24]",
+        ),
+        ({"network": []}, "network: is empty; write none, or name the networks to reach"),
+        (
+            {"network": ["192.0.2.0/33"]},
+            "network: '192.0.2.0/33' is not a network; write one like 192.0.2.0/24 or 2001:db8::/32",
+        ),
+        (
+            {"network": ["192.0.2.7/24"]},
+            "network: '192.0.2.7/24' is an address within a network; write 192.0.2.0/24",
+        ),
+        ({"network": ["::/0"]}, "network: '::/0' is every address; write all, without a list"),
+        (
+            {"network": ["localhost", "192.0.2.0/24"]},
+            "network: 'localhost' is a word, and no network of a list; write 127.0.0.0/8 and ::1",
+        ),
+        (
+            {"network": ["none"]},
+            "network: 'none' is a word, and no network of a list; it stands alone, without a list",
+        ),
+    ],
+)
+def test_mistakes_about_the_sandbox(said: dict[str, Any], sentence: str) -> None:
+    assert sentences([hello(**said)]) == [f"flask_apps.hello.{sentence}"]
+    assert sentences([hello()], said) == [f"flask_apps.hello.{sentence}"]
+
+
+def test_the_network_that_an_app_reaches() -> None:
+    for said, expected in (
+        ("localhost", (False, ["localhost"])),
+        ("none", (True, [])),
+        (["192.0.2.7", "2001:DB8::/32"], (False, ["192.0.2.7/32", "2001:db8::/32"])),
+    ):
+        network = plan([hello(network=said)], {}, FACTS)["services"][0]["network"]
+        assert (network["private"], network["allow"]) == expected
+
+
+def test_what_a_service_sees_of_its_neighbours_and_executes() -> None:
+    first, second, third = plan(
+        [
+            hello(interpreter="/opt/python/3.14/bin/python3", static={"/files/": "/srv/files"}),
+            hello(name="notes", domains=["notes.example.org"], root="/srv/more", needs=["subprocess"]),
+            hello(name="other", domains=["other.example.org"], root="/data"),
+        ],
+        {},
+        FACTS,
+    )["services"]
+    for service in (first, second, third):
+        assert service["hidden"] == ["/data", "/srv"]
+    assert first["visible"] == ["/srv/hello", "-/opt/python/3.14", "-/srv/files"]
+    assert first["executable"] == ["/usr/lib", "-/usr/local/lib", "-/opt/python/3.14"]
+    assert second["visible"] == ["/srv/more/notes"]
+    assert second["executable"] == ["/usr", "-/usr/bin/python3"]

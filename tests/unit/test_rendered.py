@@ -79,7 +79,8 @@ REPORTS = {
     "rate_limit": {"rate": "30/m", "burst": 5},
 }
 GEVENT = {**APP, "worker_class": "gevent", "connections": 250, "workers": 2, "timeout": "1s"}
-SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps"}
+GEVENT |= {"needs": ["subprocess", "jit", "proc"], "network": ["192.0.2.0/24", "2001:db8::/32"]}
+SYNC = {**APP, "worker_class": "sync", "root": "/mnt/apps", "network": "none"}
 MEMBERS = {**APP, "client_certificates": {"authority": "/ca.pem"}}
 GUESTS = {**APP, "client_certificates": {"authority": "/ca.pem", "required": False}}
 DEFAULTS = {"gevent": {"ports": {"http": 8080, "https": 8443}}, "sync": {"tls_policy": "modern"}}
@@ -302,6 +303,8 @@ def sections(unit: str) -> Sections:
         assert re.fullmatch(r"[A-Z][A-Za-z]+", key), line
         if key == "EnvironmentFile" and value.startswith("-"):
             key = "optional EnvironmentFile"  # one that must be there, and one that need not
+        if key == "SystemCallFilter" and key in found[section]:  # what it allows, then what of that not
+            value = f"{found[section].pop(key)}\n{value}"
         assert key not in found[section], line
         assert not re.search(r"\s[#;]", value), line
         assert not line.endswith("\\"), line
@@ -419,6 +422,40 @@ def test_an_app_is_asked_whether_it_lives(rendered: Rendered) -> None:
     program = text(rendered, "gunicorn/templates/liveness.py.j2", "full-13")
     assert 'if __name__ == "__main__":\n    main(System())\n' in program
     ast.parse(program)
+
+
+@pytest.mark.parametrize("case_name", ["full-13", "full-12"])
+def test_sandbox_of_an_app_that_says_nothing_of_it(rendered: Rendered, case_name: str) -> None:
+    service = sections(text(rendered, "gunicorn/templates/service.j2", case_name))["Service"]
+    assert {
+        "TemporaryFileSystem": "/srv:ro /var/log:ro /dev/shm:rw,nosuid,nodev,noexec,mode=1777",
+        "BindReadOnlyPaths": "/srv/hello -/srv/files",
+        "NoExecPaths": "/ /tmp /var/tmp /dev/shm /srv/hello/shared /var/log/flask/hello",
+        "ExecPaths": "-/srv/hello/releases/%i -/srv/hello/releases/%i/venv "
+        "/usr/lib -/usr/local/lib -/usr/bin/python3",
+        "MemoryDenyWriteExecute": "yes",
+        "ProcSubset": "pid",
+        "PrivateNetwork": "no",
+        "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
+        "IPAddressDeny": "any",
+        "IPAddressAllow": "0.0.0.0/1 128.0.0.0/2 192.0.0.0/3 "
+        "::/1 8000::/2 c000::/3 e000::/4 f000::/5 f800::/6 fc00::/7 fe00::/8",
+    }.items() <= service.items()
+    allowed, refused, listening = service["SystemCallFilter"].splitlines()
+    assert (allowed, listening) == ("@system-service", "~listen:0")
+    assert {"@privileged", "io_uring_setup", "memfd_create"} <= set(refused.removeprefix("~").split())
+
+
+def test_sandbox_of_apps_that_say_more(rendered: Rendered) -> None:
+    open_ = sections(text(rendered, "gunicorn/templates/service.j2", "gevent-12"))["Service"]
+    assert not {"MemoryDenyWriteExecute", "ProcSubset"} & open_.keys()
+    assert "memfd_create" not in open_["SystemCallFilter"]
+    assert open_["ExecPaths"].endswith("/venv /usr -/usr/bin/python3")
+    assert open_["IPAddressAllow"] == "192.0.2.0/24 2001:db8::/32"
+    closed = sections(text(rendered, "gunicorn/templates/service.j2", "sync-13"))["Service"]
+    assert closed["TemporaryFileSystem"].startswith("/mnt/apps:ro /var/log:ro ")
+    assert (closed["PrivateNetwork"], closed["RestrictAddressFamilies"]) == ("yes", "AF_UNIX")
+    assert (closed["IPAddressDeny"], closed["IPAddressAllow"]) == ("any", "")
 
 
 def test_socket_of_an_app(rendered: Rendered) -> None:

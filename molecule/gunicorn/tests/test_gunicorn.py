@@ -347,12 +347,12 @@ def test_the_service_writes_its_data_and_logs_only(host: Host, stage: Stage) -> 
     for path in ("/srv/hello/shared/data", "/var/log/flask/hello/app.log", "/tmp/private", "/dev/shm/cache"):
         assert write(path) == "written"
     assert not host.file("/tmp/private").exists
-    host.check_output("install -d -m 0777 /srv/open")
+    host.check_output("install -d -m 0777 /opt/open")
     for path in (
         f"/srv/hello/releases/{release}/src/hello.py",
         "/srv/hello/current",
         "/etc/flask/hello/environment",
-        "/srv/open/x",
+        "/opt/open/x",
     ):
         assert write(path) in {"Permission denied", "Read-only file system"}
 

@@ -19,7 +19,7 @@ STOP_TIMEOUT = 10  # seconds that an interrupted hook has to end by itself
 
 # Settings of a service that say how it is started, stopped and watched; a hook has its own.
 _NOT_INHERITED = re.compile(
-    r"(Type|NotifyAccess|Exec.*|Restart.*|Kill.*|.*KillSignal|SendSIG.*|Timeout.*|RuntimeMax.*|RuntimeRandom.*|"
+    r"(Type|NotifyAccess|Exec(?!Paths$).*|Restart.*|Kill.*|.*KillSignal|SendSIG.*|Timeout.*|RuntimeMax.*|RuntimeRandom.*|"
     r"WatchdogSec|WatchdogSignal|PIDFile|GuessMainPID|RemainAfterExit|SuccessExitStatus|BusName|Sockets|"
     r"FileDescriptorStore.*|Standard.*|RuntimeDirectoryPreserve|ExitType|ReloadSignal|OpenFile)$"
 )
@@ -36,6 +36,7 @@ def describe(
         "[Service]",
         *settings,
         "Type=oneshot",
+        "ExecPaths=/usr",  # what the operator has it run; an app needs to be let do so
         f"ExecSearchPath={folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "ExecStart=" + command.replace("%", "%%"),
         f"TimeoutStartSec={release.hooks.timeout:g}",
