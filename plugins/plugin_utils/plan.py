@@ -1587,9 +1587,13 @@ def _asked(app: Mapping[str, Any], home: str, origin: str) -> dict[str, Any]:
 def _sandbox(app: Mapping[str, Any], home: str, apps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the unit of an app has to know of its sandbox, of which the template has the rest."""
     roots = sorted({other["root"] for other in apps})
-    interpreter = app["interpreter"]
-    # One of the distribution is a file among programs; another has a directory of its own, with libraries.
-    own = not re.match(r"/(usr|bin)/", interpreter) and posixpath.dirname(posixpath.dirname(interpreter))
+    # An interpreter of the distribution is a file among programs; another has a directory of its own, with
+    # libraries, unless that is where the apps are.
+    place = interpreter = app["interpreter"]
+    elsewhere = not re.match(r"/(usr|bin)/", interpreter)
+    own = posixpath.dirname(posixpath.dirname(interpreter))
+    if elsewhere and own != "/" and not any(f"{root}/".startswith(f"{own}/") for root in roots):
+        place = own
     needs = sorted(app["needs"])
     network = app["network"]
     allowed = {"all": UNICAST, "localhost": ("localhost",), "none": ()}
@@ -1608,13 +1612,13 @@ def _sandbox(app: Mapping[str, Any], home: str, apps: Sequence[Mapping[str, Any]
         ],
         "visible": [
             home,
-            *([f"-{own}"] if own and own != "/" else []),
+            *([f"-{place}"] if elsewhere else []),
             *[f"-{path.rstrip('/')}" for path in app["static"].values() if path.startswith("/")],
         ],
         "executable": [
             "/usr" if "subprocess" in needs else "/usr/lib",
             *([] if "subprocess" in needs else ["-/usr/local/lib"]),
-            f"-{own or interpreter}",
+            f"-{place}",
         ],
     }
 

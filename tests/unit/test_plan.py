@@ -1678,3 +1678,10 @@ def test_what_a_service_sees_of_its_neighbours_and_executes() -> None:
     assert first["executable"] == ["/usr/lib", "-/usr/local/lib", "-/opt/python/3.14"]
     assert second["visible"] == ["/srv/more/notes"]
     assert second["executable"] == ["/usr", "-/usr/bin/python3"]
+
+
+@pytest.mark.parametrize("interpreter", ["/srv/bin/python3", "/python3"])
+def test_an_interpreter_among_the_apps_does_not_show_them(interpreter: str) -> None:
+    service = plan([hello(interpreter=interpreter)], {}, FACTS)["services"][0]
+    assert service["visible"] == ["/srv/hello", f"-{interpreter}"]
+    assert service["executable"] == ["/usr/lib", "-/usr/local/lib", f"-{interpreter}"]
