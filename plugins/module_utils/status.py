@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from . import acme, key_pairs
+from . import acme, key_pairs, liveness
 from .release import gate, ids, places
 from .release.ports import Host
 from .release.request import Release
@@ -34,7 +34,8 @@ def _release(host: Host, release: Release) -> dict[str, Any]:
     if name is not None:
         os.listdir(release.releases)  # who may not read it could not ask the app either
     else:
-        return {"release": None, "age": None, "service": None, "health": None, "healthy": False}
+        nothing = dict.fromkeys(("release", "age", "service", "health", "restarted"))
+        return {**nothing, "healthy": False}
     answer = host.probe(
         os.path.join(release.releases, name, "gunicorn.sock"), gate.request(release), LIMIT, lambda: False
     )
@@ -44,7 +45,14 @@ def _release(host: Host, release: Release) -> dict[str, Any]:
         "service": host.watch(release.units(name)[1]).active,
         "health": answer.text,
         "healthy": answer.status == release.health.status,
+        "restarted": _restarted(host, release.name, name),
     }
+
+
+def _restarted(host: Host, app: str, name: str) -> int | None:
+    """Seconds since the host has restarted a release because it did not answer; None when it has not."""
+    last = liveness.State(liveness.STATE, {app}).of(app, name)["last"]
+    return round(max(host.now() - last, 0)) if last else None
 
 
 def _certificates(site: Mapping[str, Any]) -> dict[str, Any]:

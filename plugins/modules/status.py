@@ -98,6 +98,10 @@ apps:
     healthy:
       description: Whether that is the right answer.
       type: bool
+    restarted:
+      description: Seconds since the host has restarted it because it did not answer (C(liveness)). Null when
+        it has not, since its deploy and the last boot.
+      type: int
     certificates:
       description: Every certificate that is shown, as C(pem), and the C(domains) for which it is.
       type: list

@@ -21,6 +21,11 @@ from ansible_collections.flaskworks.server.plugins.plugin_utils.receipt import N
 
 HEADING = ("app", "host", "release", "age", "service", "health", "days", "issuer", "names")
 
+APP_FACTS = ("release", "age", "service", "health", "healthy", "restarted", "missing")
+
+RECENT = 3600
+"""Seconds for which a restart of what hung is something to look after."""
+
 OVERDUE = 0.25
 """Part of its life that a certificate has left when it should have been renewed long ago.
 
@@ -76,7 +81,7 @@ def report(hosts: Sequence[str], found: Mapping[str, Mapping[str, Any]], now: da
             {
                 "app": app,
                 "host": host,
-                **{key: told[key] for key in ("release", "age", "service", "health", "healthy", "missing")},
+                **{key: told[key] for key in APP_FACTS},
                 "certificates": [_certificate_facts(shown, now) for shown in told["certificates"]],
             }
             for host in hosts
@@ -128,6 +133,11 @@ def _notes(told: Mapping[str, Any], now: datetime) -> list[str]:
         notes.append(f"its health check is answered: {told['health']}")
     elif told["release"] is not None and told["service"] != "active":
         notes.append(f"its service is {told['service']}")
+    if told["restarted"] is not None and told["restarted"] < RECENT:
+        notes.append(
+            f"it did not answer and was restarted {age(told['restarted'])} ago; "
+            "look at journalctl -u flaskworks-liveness on the host"
+        )
     missing: dict[str, list[str]] = {}
     for domain, reason in told["missing"].items():
         missing.setdefault(reason, []).append(domain)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.flaskworks.server.plugins.module_utils import acme, status
+from ansible_collections.flaskworks.server.plugins.module_utils import acme, liveness, status
 from ansible_collections.flaskworks.server.plugins.plugin_utils import status_table
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -47,6 +48,7 @@ def told(*shown: tuple[str, list[str]], **more: Any) -> dict[str, Any]:
         "service": "active",
         "health": "200 OK",
         "healthy": True,
+        "restarted": None,
         "certificates": [{"pem": pem, "domains": domains} for pem, domains in shown],
         "missing": {},
         "installed": True,
@@ -95,6 +97,15 @@ def test_an_app_that_is_not_well() -> None:
         table = lines(hello=told(shown, service="activating", health=health, healthy=False))
         assert table[1].split()[5:8] == ["activating", cell, "60"]
         assert table[2] == f"hello: its health check is answered: {health} [web1]"
+
+
+def test_an_app_that_was_restarted_within_the_hour() -> None:
+    shown = (certificate("hello.example.org"), ["hello.example.org"])
+    assert lines(hello=told(shown, restarted=3599))[2] == (
+        "hello: it did not answer and was restarted 59 min ago; look at journalctl -u flaskworks-liveness on "
+        "the host [web1]"
+    )
+    assert lines(hello=told(shown, restarted=3600))[2:] == []
 
 
 @pytest.mark.parametrize(
@@ -209,6 +220,7 @@ def test_a_monitor_is_told_what_is_wrong_and_nothing_else() -> None:
                 "service": "active",
                 "health": "200 OK",
                 "healthy": True,
+                "restarted": None,
                 "missing": {},
                 "certificates": [
                     {
@@ -293,3 +305,20 @@ def test_an_app_that_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "hello.example.org": "nobody listens on port 443",
         "*.hello.example.org": "the handshake fails ([SSL: TLSV1_UNRECOGNIZED_NAME] unrecognized name)",
     }
+
+
+def test_an_app_that_the_host_has_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    name = str(bench.deploy()["hello"].release)
+    monkeypatch.setattr(acme, "shown", lambda _port, _name: b"")
+    monkeypatch.setattr(liveness, "STATE", str(tmp_path / "state.json"))
+
+    def restarted() -> Any:
+        return status.look(bench.host, bench.release("hello"), SITE)["restarted"]
+
+    assert restarted() is None
+    known = {"asked": 0, "failed": 0, "restarts": 1, "again": 0, "last": bench.host.now() - 90}
+    (tmp_path / "state.json").write_text(json.dumps({"hello": {name: known}}))
+    assert 90 <= restarted() < 100
+    (tmp_path / "state.json").write_text(json.dumps({"hello": {ID: known}}))
+    assert restarted() is None
