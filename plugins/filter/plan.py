@@ -624,6 +624,38 @@ options:
             description: Lines for the C(VirtualHost), before those that hand requests to the app.
             type: str
             default: ""
+      logs: &logs
+        description:
+          - Where the output of gunicorn and of the app goes, and how long logs are kept. V(journal) or
+            V(files), which are short for O(_input[].logs.to), or a dictionary.
+          - The rest holds for the proxy's log of requests, too, C(/var/log/flask-proxy/flask-<name>.log).
+        type: raw
+        default: {}
+        suboptions:
+          to:
+            description: The journal, or C(/var/log/flask/<name>/output.log). Whatever the app writes to its
+              output and gives to gunicorn's or Flask's handlers is there.
+            type: str
+            choices: [journal, files]
+            default: journal
+          every:
+            description: How often a log becomes an old one, with the time in its name.
+            type: str
+            choices: [daily, weekly, monthly]
+            default: daily
+          keep:
+            description: Number of old logs that are kept.
+            type: int
+            default: 14
+          size:
+            description: A log that is larger becomes an old one earlier. It is looked at once an hour. V(0)
+              is no limit.
+            type: str
+            default: 1g
+          compress:
+            description: Whether old logs are compressed, all but the latest.
+            type: bool
+            default: true
       root: &root
         description: The directory below which the app's own directory is. On a persistent disk.
         type: str
@@ -660,6 +692,7 @@ options:
       basic_auth: *basic_auth
       trusted_proxies: *trusted_proxies
       rate_limit: *rate_limit
+      logs: *logs
       root: *root
       config:
         description: Plain environment variables of every app.
@@ -733,7 +766,8 @@ _value:
       elements: dict}
     certificates: {description: "Key pairs, for the role tls.", type: list, elements: dict}
     sites: {description: "What the proxy serves, for the role nginx.", type: list, elements: dict}
-    logs: {description: "Directories of logs.", type: list, elements: dict}
+    logs: {description: "Logs and how they are rotated, for the role logrotate; those of the proxy itself are
+      C(proxy).", type: list, elements: dict}
     policy: {description: "What holds for every site of the host.", type: dict}
     host: {description: "What the plan knows of the host.", type: dict}
 """

@@ -246,6 +246,9 @@ PAGES = "/var/lib/flask/pages"
 AUTHORITIES = "/etc/flask/tls/.authorities"
 """Where proxies find the authorities of client certificates."""
 
+PROXY_LOGS = "/var/log/flask-proxy"
+"""Where proxies write. Their account and the apps' may not; and no rule of the distribution rotates it."""
+
 SITE_KEYS = (
     "tls",
     "client_certificates",
@@ -373,6 +376,7 @@ def resolve(
             for app, owner in zip(resolved, owners, strict=True)
             if owner == site["name"] != app["sites"]["name"]
         ]
+    plan["logs"].append(_proxy_logs(schema, shared))
     plan["policy"] = _policy(host, ports, shared.get("tls_policy", "intermediate"))
     plan["host"] = {
         "cores": host.cores,
@@ -434,6 +438,7 @@ def _defaults(schema: Schema, defaults: object, problems: list[str]) -> dict[str
         problems.append("flask_defaults: must be a dictionary")
         return {}
     checked = check(defaults, schema.defaults, "flask_defaults", problems)
+    checked.update(_logs(schema, checked, "flask_defaults", problems))
     if "worker_class" in checked:
         _check_workers({"threads": None, "connections": None, **checked}, "flask_defaults", problems)
     return checked
@@ -486,6 +491,7 @@ def _describe(
     else:
         problems.append(f"{where}.health: must be a path or a dictionary with a 'path'")
         described["health"] = {}
+    described.update(_logs(schema, described, where, problems))
     inherited = _inherited(shared, described)
     options = schema.app["liveness"].options
     for mapping, place in ((inherited, "flask_defaults"), (described, where)):
@@ -494,6 +500,7 @@ def _describe(
     app = fill(merge(inherited, described), schema.app)
     app["liveness"] = fill(app["liveness"], options) if isinstance(app["liveness"], dict) else None
     app["health"] = fill(app["health"], schema.app["health"].options)
+    app["logs"] = fill(app["logs"], schema.app["logs"].options)
     return app
 
 
@@ -505,6 +512,21 @@ def _liveness(value: Any, options: Mapping[str, Any], where: str, problems: list
         sentence = f"{where}: must be true, false or a dictionary"
         problems.extend([sentence] if sentence not in problems else [])
     return {} if value is True else None
+
+
+def _logs(
+    schema: Schema, told: Mapping[str, Any], where: str, problems: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the key logs as a dictionary, where it is told: a word is short for where they go."""
+    logs = told.get("logs")
+    if logs is None:
+        return {}
+    if isinstance(logs, str):
+        logs = {"to": logs}
+    if not isinstance(logs, dict):
+        problems.append(f"{where}.logs: must be 'journal', 'files' or a dictionary")
+        logs = {}
+    return {"logs": check(logs, schema.app["logs"].options, f"{where}.logs", problems)}
 
 
 def _inherited(shared: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -959,9 +981,13 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
                 "a time; write seconds, or 30s, 5m or 1h",
                 problems,
             )
-    for key in ("request_limit", "worker_memory"):
-        app[key] = _number(
-            app[key], size, f"{where}.{key}", "a size; write bytes, or 512k, 10m or 1g", problems
+    for mapping, key, prefix in (
+        (app, "request_limit", ""),
+        (app, "worker_memory", ""),
+        (app["logs"], "size", "logs."),
+    ):
+        mapping[key] = _number(
+            mapping[key], size, f"{where}.{prefix}{key}", "a size; write bytes, or 512k, 10m or 1g", problems
         )
     if app["rate_limit"]["rate"] is not None:
         app["rate_limit"]["rate"] = _number(
@@ -980,6 +1006,8 @@ def _check_numbers(app: dict[str, Any], where: str, problems: list[str]) -> None
         (app, "timeout", "", 1, 86_400),
         (app, "hook_timeout", "", 1, 86_400),
         (app, "watch", "", 0, 3600),
+        (app["logs"], "keep", "logs.", 1, 3650),
+        (app["logs"], "size", "logs.", 0, 1024**4),
         (app, "request_limit", "", 1, 1024**4),
         (app, "worker_memory", "", 1024**2, 1024**4),
         (app["health"], "timeout", "health.", 1, 3600),
@@ -1397,6 +1425,7 @@ def _resolve_app(
     home = f"{app['root']}/{name}"
     configuration = f"/etc/flask/{name}"
     logs = f"/var/log/flask/{name}"
+    output = f"{logs}/output.log"
     unit = f"flask-{name}"
     workers = _workers(app, host, len(apps))
     canonical, *redirects = app["domains"]
@@ -1436,6 +1465,7 @@ def _resolve_app(
             "releases": f"{home}/releases",
             "shared": f"{home}/shared",
             "logs": logs,
+            "output": output if app["logs"]["to"] == "files" else "-",
             "wsgi": app["wsgi"],
             "worker_class": app["worker_class"],
             "workers": workers,
@@ -1482,6 +1512,7 @@ def _resolve_app(
                 "subdirectory": (app["source"]["subdirectory"] or "").rstrip("/"),
             },
             "wsgi": app["wsgi"],
+            "output": output if app["logs"]["to"] == "files" else "-",
             "static": [{"url": url, "path": path.rstrip("/")} for url, path in static.items()],
             "health": app["health"],
             "origin": origin + prefix,
@@ -1563,7 +1594,30 @@ def _resolve_app(
             "raw": {proxy: _lines(app["raw"][proxy]) for proxy in ("nginx", "apache")},
             "rate_limit": _rate_limit(app["rate_limit"]["rate"] or 0, app["rate_limit"]["burst"]),
         },
-        "logs": {"name": name, "directory": logs, "account": name},
+        "logs": {
+            "name": name,
+            # The output may be there although it goes to the journal: from before, or of a release before.
+            "files": [
+                {"path": f"{PROXY_LOGS}/{unit}.log", "account": "root"},
+                {"path": output, "account": name},
+            ],
+            **_rotation(app["logs"]),
+        },
+    }
+
+
+def _rotation(logs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: logs[key] for key in ("every", "keep", "size", "compress")}
+
+
+def _proxy_logs(schema: Schema, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the logs that belong to no app: requests for no site, and what goes wrong in the proxy."""
+    logs = fill(shared.get("logs", {}), schema.app["logs"].options)
+    logs["size"] = size(logs["size"])
+    return {
+        "name": "proxy",
+        "files": [{"path": f"{PROXY_LOGS}/{name}.log", "account": "root"} for name in ("flask", "error")],
+        **_rotation(logs),
     }
 
 
@@ -1706,5 +1760,6 @@ def _policy(host: Host, ports: Mapping[str, int], tls_policy: str) -> dict[str, 
         },
         "proxy_group": "flask-proxy",
         "acme_webroot": ACME_WEBROOT,
+        "logs": PROXY_LOGS,
         "default_ports": dict(ports),
     }

@@ -66,6 +66,7 @@ def test_every_path_and_limit_of_an_app() -> None:
             "releases": "/srv/hello/releases",
             "shared": "/srv/hello/shared",
             "logs": "/var/log/flask/hello",
+            "output": "-",
             "wsgi": "hello:create_app()",
             "worker_class": "gthread",
             "workers": 5,
@@ -143,6 +144,7 @@ def test_every_path_and_limit_of_an_app() -> None:
                 "subdirectory": "",
             },
             "wsgi": "hello:create_app()",
+            "output": "-",
             "static": [{"url": "/static/", "path": "src/hello/static"}],
             "health": {"path": "/healthz", "status": 200, "timeout": 25, "interval": 0.05, "successes": 3},
             "origin": "https://hello.example.org",
@@ -249,7 +251,30 @@ def test_every_path_and_limit_of_an_app() -> None:
             "mounts": [],
         }
     ]
-    assert resolved["logs"] == [{"name": "hello", "directory": "/var/log/flask/hello", "account": "hello"}]
+    assert resolved["logs"] == [
+        {
+            "name": "hello",
+            "files": [
+                {"path": "/var/log/flask-proxy/flask-hello.log", "account": "root"},
+                {"path": "/var/log/flask/hello/output.log", "account": "hello"},
+            ],
+            "every": "daily",
+            "keep": 14,
+            "size": 1073741824,
+            "compress": True,
+        },
+        {
+            "name": "proxy",
+            "files": [
+                {"path": "/var/log/flask-proxy/flask.log", "account": "root"},
+                {"path": "/var/log/flask-proxy/error.log", "account": "root"},
+            ],
+            "every": "daily",
+            "keep": 14,
+            "size": 1073741824,
+            "compress": True,
+        },
+    ]
     assert resolved["host"] == {"cores": 4, "memory": 8589934592, "debian": 13, "assumed": False}
 
 
@@ -258,6 +283,36 @@ def test_static_files_of_the_host_are_in_no_release() -> None:
     assert resolved["releases"][0]["static"] == [{"url": "/static/", "path": "static"}]
     assert [static["url"] for static in resolved["sites"][0]["static"]] == ["/static/"]
     assert resolved["sites"][0]["directories"] == [{"url": "/media/", "path": "/srv/media"}]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "output", "rotation"),
+    [
+        ({}, None, "-", ("daily", 14, 1073741824, True)),
+        ({}, "files", "/var/log/flask/hello/output.log", ("daily", 14, 1073741824, True)),
+        ({"logs": "files"}, None, "/var/log/flask/hello/output.log", ("daily", 14, 1073741824, True)),
+        ({"logs": "files"}, "journal", "-", ("daily", 14, 1073741824, True)),
+        (
+            {"logs": {"to": "files", "keep": 90}},
+            {"every": "weekly", "size": "5m", "compress": False},
+            "/var/log/flask/hello/output.log",
+            ("weekly", 90, 5242880, False),
+        ),
+        ({"logs": {"size": "0"}}, "journal", "-", ("daily", 14, 0, True)),
+    ],
+)
+def test_where_logs_go_and_how_long_they_stay(
+    defaults: dict[str, Any], own: Any, output: str, rotation: tuple[Any, ...]
+) -> None:
+    resolved = plan([hello(logs=own)], defaults, FACTS)
+    assert resolved["services"][0]["output"] == resolved["releases"][0]["output"] == output
+    told = resolved["logs"][0]
+    assert (told["every"], told["keep"], told["size"], told["compress"]) == rotation
+
+
+def test_what_belongs_to_no_app_is_rotated_as_the_defaults_say() -> None:
+    told = plan([hello(logs={"keep": 3})], {"logs": {"keep": 30, "size": "2m"}}, FACTS)["logs"][-1]
+    assert (told["name"], told["every"], told["keep"], told["size"]) == ("proxy", "daily", 30, 2097152)
 
 
 def test_networks_of_the_defaults_are_replaced_by_those_of_an_app() -> None:
@@ -922,6 +977,14 @@ def test_only_what_is_no_page_stays_open_in_maintenance(health: Any, open_paths:
         ),
         ({"health": {"pth": "/x"}}, "flask_apps.hello.health: unknown key 'pth', did you mean 'path'?"),
         ({"health": 5}, "flask_apps.hello.health: must be a path or a dictionary with a 'path'"),
+        ({"logs": "file"}, "flask_apps.hello.logs.to: 'file' is not known, did you mean 'files'?"),
+        ({"logs": 5}, "flask_apps.hello.logs: must be 'journal', 'files' or a dictionary"),
+        ({"logs": {"kep": 3}}, "flask_apps.hello.logs: unknown key 'kep', did you mean 'keep'?"),
+        ({"logs": {"keep": 0}}, "flask_apps.hello.logs.keep: 0 is out of range; use 1 to 3650"),
+        (
+            {"logs": {"size": "big"}},
+            "flask_apps.hello.logs.size: 'big' is not a size; write bytes, or 512k, 10m or 1g",
+        ),
         (
             {"static": {"static": "src"}},
             (
