@@ -268,6 +268,7 @@ class Bench:
             "origin": "https://hello.example.org",
             "keep_releases": 3,
             "linger": 4,
+            "output": "-",
             "lock_wait": 1,
             "watch": 0,
             "hooks": {"migrate": [], "before_activate": [], "after_activate": [], "timeout": 600},

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,21 @@ def test_a_silent_service_is_not_told_as_nothing(
     assert failure is not None
     assert shown in failure
     assert "(nothing)" not in failure
+
+
+def test_what_an_app_has_written_to_its_own_log_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.host, "journal", lambda *_: ["Started hello."])
+    bench.settings["output"] = str(bench.root / "output.log")
+    when = datetime.fromtimestamp(bench.host.now(), tz=UTC)
+    stamps = [f"[{one:%Y-%m-%d %H:%M:%S %z}] [5] [ERROR]" for one in (when - timedelta(seconds=60), when)]
+    (bench.root / "output.log").write_text(f"{stamps[0]} of old\nlong ago\n{stamps[1]} KeyError\nprinted\n")
+    bench.code["hello"] = "broken health"
+    failure = bench.deploy()["hello"].failure
+    assert failure is not None
+    assert f"    Started hello.\n    {stamps[1]} KeyError\n    printed\n" in failure
+    assert "long ago" not in failure
 
 
 @pytest.mark.parametrize("number", range(60))

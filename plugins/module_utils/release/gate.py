@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 
 from .. import liveness
 from . import credentials
@@ -18,6 +20,8 @@ from .request import Release, ReleaseFailure
 JOURNAL_LINES = 15  # that a message shows
 LATEST_LINES = 4  # of them that come after a traceback further up
 JOURNAL_READ = 300  # that are read to find them
+OUTPUT_READ = 64 * 1024  # bytes of a log that are
+_STAMP = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4})\]")
 PROBE_LIMIT = 10.0  # seconds for one answer
 SOCKET_PAUSE = 0.02  # seconds between two looks for a socket that systemd is about to make
 AGENT = "flaskworks-gate"
@@ -115,19 +119,21 @@ class _Gate:
         health = self.health
         return ReleaseFailure(
             f"{what}; GET {health.path} should answer {health.status}, the last answer was: {self.last}.\n"
-            f"{told(self.host, self.service, self.since)}\n"
+            f"{told(self.host, self.release, self.name, self.since)}\n"
             "  What served before goes on serving. "
             "Correct the app, its configuration or its health check, and deploy again."
         )
 
 
-def told(host: Host, service: str, since: float) -> str:
-    """What a service said since a moment, as the indented end of a message.
+def told(host: Host, release: Release, name: str, since: float) -> str:
+    """What the service of a release said since a moment, as the indented end of a message.
 
     One that has said nothing (it runs since long before, or is silent) is shown by what it said earlier, or
     else by what the service manager says of it.
     """
+    service = release.units(name)[1]
     lines, when = telling(host.journal(service, since - 1, JOURNAL_READ)), f" since {utc(since)}"
+    lines += telling(written(release.output, since - 1))
     if not lines:
         lines, when = telling(host.journal(service, 0, JOURNAL_READ)), ""
     if not lines:
@@ -135,6 +141,24 @@ def told(host: Host, service: str, since: float) -> str:
         unit = host.watch(service)
         lines = [f"(none; systemd says: {unit.active} ({unit.sub}), {unit.result}, {unit.restarts} restarts)"]
     return f"  Last lines of {service}{when}:\n" + "\n".join(f"    {line}" for line in excerpt(lines))
+
+
+def written(output: str, since: float) -> list[str]:
+    """The lines of an app's log that were written since a moment, by whichever of its releases.
+
+    They count from the first on that gunicorn wrote, which begins its lines with their time.
+    """
+    try:
+        with open(output, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - OUTPUT_READ))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []  # it goes to the journal, or nothing was said yet
+    for number, line in enumerate(lines):
+        stamp = _STAMP.match(line)
+        if stamp and datetime.strptime(stamp[1], "%Y-%m-%d %H:%M:%S %z").timestamp() >= int(since):
+            return lines[number:]
+    return []
 
 
 def excerpt(lines: Sequence[str]) -> list[str]:

@@ -102,6 +102,7 @@ class Release:
     environments: str
     interpreter: str
     server: str
+    output: str  # file that has what the service says; "-" for the journal
 
     @property
     def releases(self) -> str:
@@ -179,4 +180,5 @@ def parse(data: Mapping[str, Any]) -> Release:
         environments=environment["directory"],
         interpreter=environment["interpreter"],
         server=environment["server"],
+        output=data["output"],
     )

@@ -40,7 +40,7 @@ def watch(
             job.host.unwatch(release.units(name)[1])
         if trouble:
             outcome.trouble = trouble
-            said = told(job.host, release.units(name)[1], begin)
+            said = told(job.host, release, name, begin)
             outcome.failure = (
                 f"{release.name}: {name} got into trouble after the switch: {trouble}.\n{said}\n"
                 f"  {_leave(job, release, name, trouble, outcome)}"
