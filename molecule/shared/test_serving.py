@@ -26,7 +26,7 @@ class Proxy:
 
     unit: str
     configuration: str
-    logs: str
+    errors: str
     flush: str
     """The command that has buffered lines written to the logs."""
     check: tuple[str, str]
@@ -42,7 +42,7 @@ PROXIES = {
     "nginx": Proxy(
         unit="nginx.service",
         configuration="/etc/nginx",
-        logs="/var/log/nginx",
+        errors="/var/log/nginx/error.log",
         flush="nginx -s reopen",
         check=("nginx -t", "nginx: configuration file /etc/nginx/nginx.conf test is successful\n"),
         wrong_alone=(
@@ -57,7 +57,7 @@ PROXIES = {
     "apache": Proxy(
         unit="apache2.service",
         configuration="/etc/apache2",
-        logs="/var/log/apache2",
+        errors="/var/log/flask-proxy/error.log",
         flush="true",  # it buffers none
         check=("apachectl -t", "Syntax OK\n"),
         wrong_alone=(
@@ -123,6 +123,7 @@ NAME = os.environ["MOLECULE_SCENARIO_NAME"]
 PROXY = PROXIES[NAME]
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 ROOT = Path(__file__).resolve().parents[2]
+LOGS = "/var/log/flask-proxy"
 
 
 def eventually(question: Callable[[], bool], seconds: float = 60) -> bool:
@@ -175,7 +176,7 @@ class TestLogs:
     @staticmethod
     def entries(host: Host, log: str) -> list[dict[str, Any]]:
         """Read a whole access log; each of its lines must be an object of JSON, in UTF-8."""
-        encoded = host.check_output(f"base64 {PROXY.logs}/{log}")
+        encoded = host.check_output(f"base64 {LOGS}/{log}")
         lines = base64.b64decode(encoded).split(b"\n")
         assert lines.pop() == b""
         return [json.loads(line.decode()) for line in lines]
@@ -183,7 +184,7 @@ class TestLogs:
     def entries_with(self, host: Host, identity: str) -> list[dict[str, Any]]:
         """Read the log of "hello" as soon as it has the request with this id."""
         host.check_output(PROXY.flush)
-        log = f"{PROXY.logs}/flask-hello.log"
+        log = f"{LOGS}/flask-hello.log"
         assert eventually(lambda: host.run(f"grep -qF {identity} {log}").succeeded)
         return self.entries(host, "flask-hello.log")
 
@@ -275,7 +276,7 @@ class TestLogs:
         told = [answer.one("X-Request-ID") for answer in answers]
         away = client.ask("/", host="away.example.org:8443", sni="away.example.org", port=8443)
         host.check_output(PROXY.flush)
-        log = f"{PROXY.logs}/flask-hello.log {PROXY.logs}/flask-away.log"
+        log = f"{LOGS}/flask-hello.log {LOGS}/flask-away.log"
         for identity in (*told, away.one("X-Request-ID")):
             assert eventually(lambda identity=identity: host.run(f"grep -qF {identity} {log}").succeeded)  # type: ignore[misc]
 
@@ -306,7 +307,7 @@ class TestLogs:
         host.check_output(PROXY.flush)
 
         def entry(identity: str) -> dict[str, Any]:
-            found = host.run(f"grep -hF {identity} {PROXY.logs}/flask-away.log")
+            found = host.run(f"grep -hF {identity} {LOGS}/flask-away.log")
             return json.loads(found.stdout) if found.succeeded else {}
 
         assert eventually(lambda: all(entry(identity) for identity in told))
@@ -318,17 +319,17 @@ class TestLogs:
         else:
             ends = [f"AH01114: .*, request {identity}$" for identity in told]
         for end in ends:
-            assert eventually(lambda end=end: host.run(f"grep -q '{end}' {PROXY.logs}/error.log").succeeded)  # type: ignore[misc]
+            assert eventually(lambda end=end: host.run(f"grep -q '{end}' {PROXY.errors}").succeeded)  # type: ignore[misc]
 
     def test_refused_requests_are_logged_apart(self, client: Client, host: Host) -> None:
         client.ask("/who-asks", host="unknown.example.org")
         host.check_output(PROXY.flush)
         # Not by reading it here: requests were refused whose bytes are no text.
-        assert eventually(lambda: host.run(f"grep -aqF /who-asks {PROXY.logs}/flask.log").succeeded)
+        assert eventually(lambda: host.run(f"grep -aqF /who-asks {LOGS}/flask.log").succeeded)
 
     @pytest.mark.parametrize("name", ["flask-hello.log", "flask.log"])
     def test_they_are_not_readable_by_everybody(self, host: Host, name: str) -> None:
-        assert host.file(f"{PROXY.logs}/{name}").mode & 0o007 == 0
+        assert host.file(f"{LOGS}/{name}").mode & 0o007 == 0
 
 
 def test_brotli_is_sent_where_it_lies_beside(client: Client, host: Host) -> None:

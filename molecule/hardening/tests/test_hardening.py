@@ -260,7 +260,7 @@ class TestConcerns:
         lines += [line % (time_now, "198.51.100.8", forged, 200)] * 25
         text = "\n".join(lines)
         host.check_output(
-            f"mkdir -p /var/log/nginx && cat >/var/log/nginx/flask-hello.log <<'END'\n{text}\nEND"
+            f"mkdir -p /var/log/flask-proxy && cat >/var/log/flask-proxy/flask-hello.log <<'END'\n{text}\nEND"
         )
         banned = "fail2ban-client get flaskworks-proxy banip"
         until(lambda: "198.51.100.7" in host.check_output(banned), "fail2ban does not see the log")

@@ -9,6 +9,9 @@ site=$1 http=$2 policy=$3 proxy=$4 tolerant=$5
 
 if [ "$tolerant" = yes ]; then
     command -v nginx >/dev/null || exit 0
+    for file in $(sed -n 's/^ *access_log \([^ ]*\) .*/\1/p' "$site"); do
+        [ -d "${file%/*}" ] || exit 0
+    done
     [ -e /usr/share/nginx/modules-available/mod-http-headers-more-filter.conf ] || exit 0
     case $policy in
         *brotli_static*) [ -e /usr/share/nginx/modules-available/mod-http-brotli-static.conf ] || exit 0 ;;
