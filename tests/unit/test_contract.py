@@ -23,6 +23,7 @@ INPUTS = {
     "nginx_policy": "policy",
     "apache_sites": "sites",
     "apache_policy": "policy",
+    "logrotate_logs": "logs",
     "deploy_releases": "releases",
 }
 

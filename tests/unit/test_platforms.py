@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-ROLES = ["apache", "app", "deploy", "gunicorn", "hardening", "nginx", "python", "tls"]
+ROLES = ["apache", "app", "deploy", "gunicorn", "hardening", "logrotate", "nginx", "python", "tls"]
 PLATFORMS = {
     "noble.example.org": ("Ubuntu", "24"),
     "bullseye.example.org": ("Debian", "11"),
@@ -32,12 +32,14 @@ POLICY = {
     "static": {"hashed": "x", "hashed_cache": "immutable", "other_cache": "no-cache"},
     "proxy_group": "flask-proxy",
     "acme_webroot": "/var/lib/flask/acme",
+    "logs": "/var/log/flask-proxy",
     "default_ports": {"http": 80, "https": 443},
 }
 INPUTS = {
     "app_accounts": [],
     "deploy_releases": [],
     "gunicorn_services": [],
+    "logrotate_logs": [],
     "nginx_sites": [],
     "nginx_policy": POLICY,
     "apache_sites": [],

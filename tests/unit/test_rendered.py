@@ -110,6 +110,7 @@ CASES = {
     "gevent-12": case(GEVENT, "12"),
     "sync-13": case(SYNC, "13", cmdline="1"),
     "sync-12": case(SYNC, "12"),
+    "logs-13": case({**APP, "logs": "files"}, "13"),
     "members-13": case(MEMBERS, "13"),
     "guests-12": case(GUESTS, "12"),
     "shared-13": case(APP, "13", others=[REPORTS, {**APP, "name": "b", "prefix": "/reports.d/b"}]),
@@ -135,6 +136,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
             "ansible_facts": "{{ facts }}",
             "app_account": "{{ app_accounts | first }}",
             "gunicorn_service": "{{ gunicorn_services | first }}",
+            "logrotate_log": "{{ logrotate_logs | first }}",
             "nginx_site": "{{ nginx_sites | first }}",
             "apache_site": "{{ apache_sites | first }}",
             "hardening_admin": {"name": "alice", "keys": ["ssh-ed25519 AAAA alice@example.org"]},
@@ -258,7 +260,11 @@ def test_settings_of_gunicorn(rendered: Rendered, case_name: str, own: dict[str,
             others.append(ast.unparse(statement))
     assert others == [
         *("import contextvars", "import logging", "import os", "import re", "import sys"),
-        *("from contextlib import suppress", "class _Formatter"),
+        *(
+            "from contextlib import suppress",
+            "sys.stdout.reconfigure(line_buffering=True)",
+            "class _Formatter",
+        ),
     ]
     assert hooks == ["_id", "pre_request", "post_request", "_without", "_drop", "post_worker_init"]
     assert settings == {**COMMON, **own}
@@ -535,7 +541,10 @@ def test_what_all_apps_share(rendered: Rendered) -> None:
         return [line for line in lines if line and not line.startswith("#")]
 
     assert statements("app/templates/group.conf.j2") == ["g flask-proxy -"]
-    assert statements("app/templates/state.conf.j2") == ["d /var/lib/flaskworks 0700 root root -"]
+    assert statements("app/templates/state.conf.j2") == [
+        "d /var/lib/flaskworks 0700 root root -",
+        "d /var/log/flask-proxy 2755 root adm -",
+    ]
     for role in ("nginx", "apache"):
         assert statements(f"{role}/templates/sysusers.conf.j2") == [
             "g flask-proxy -",
@@ -933,7 +942,7 @@ def test_fail2ban_reads_the_lines_that_the_proxies_write(
     else:
         told = text(rendered, "apache/templates/shared.conf.j2", "full-13")
         (rest,) = re.findall(r"^Define FLASK_LOG '(.*)'$", told, re.MULTILINE)
-        (begin,) = re.findall(r"^LogFormat '(.*)' flask$", told, re.MULTILINE)
+        (begin,) = re.findall(r"^LogFormat '/var/log/flask-proxy/flask.log (.*)' flask$", told, re.MULTILINE)
         form = begin.replace("${FLASK_LOG}", rest)
     values = {**WRITTEN, "status": status}
     line = re.sub(
@@ -1187,7 +1196,8 @@ def test_apache_speaks_tls_as_the_plan_says(rendered: Rendered) -> None:
 def test_each_line_of_the_access_log_of_apache_is_an_object(rendered: Rendered) -> None:
     (define,) = [words for words in lines_of(rendered, "shared", "full-13") if words[0] == "Define"]
     (form,) = [words for words in lines_of(rendered, "site", "full-13") if words[0] == "LogFormat"]
-    line = form[1].replace("${FLASK_LOG}", define[2])
+    file, line = form[1].replace("${FLASK_LOG}", define[2]).split(" ", 1)
+    assert file == "/var/log/flask-proxy/flask-hello.log"
     line = re.sub(r"%(\{[^}]*\}|>)?[a-zA-Z]", "0", line)
     shared = directives(text(rendered, "nginx/templates/http.conf.j2", "full-13"))
     nginx = re.sub(r"\$\w+", "0", "".join(one(shared, "log_format")[2:]))
@@ -1217,7 +1227,12 @@ def test_nothing_that_a_client_says_of_itself_passes_apache(rendered: Rendered) 
 
 def test_apache_is_started_again_after_a_crash(rendered: Rendered) -> None:
     assert sections(text(rendered, "apache/templates/service.conf.j2", "full-13")) == {
-        "Unit": {"StartLimitIntervalSec": "60", "StartLimitBurst": "5"},
+        "Unit": {
+            "StartLimitIntervalSec": "60",
+            "StartLimitBurst": "5",
+            "Requires": "flaskworks-logs.socket",
+            "After": "flaskworks-logs.socket flaskworks-logs.service",
+        },
         "Service": {
             "Restart": "on-abnormal",
             "RestartSec": "1",
