@@ -273,11 +273,12 @@ def test_status_tells_of_an_app_that_is_mounted_in_the_site_of_another(inventory
 def test_provisioning_includes_the_role_of_the_proxy(proxy: str) -> None:
     """The ports are looked at before any role of the play, and an authority is asked through the proxy."""
     provision = yaml.safe_load((ROOT / "playbooks/provision.yml").read_text())[1]
-    serve, issue = provision["tasks"]
+    serve, rotate, issue = provision["tasks"]
     name = serve["ansible.builtin.include_role"]["name"]
     assert jinja2.Template(name).render(flask_proxy=proxy) == f"flaskworks.server.{proxy}"
     assert jinja2.Template(name).render() == "flaskworks.server.nginx"
     assert provision["pre_tasks"][1]["ansible.builtin.import_tasks"] == "tasks/check_ports.yml"
+    assert rotate["ansible.builtin.import_role"] == {"name": "flaskworks.server.logrotate"}
     assert issue["ansible.builtin.import_role"]["tasks_from"] == "issue"
 
 
