@@ -76,6 +76,8 @@ Restart=always
 RestartSec=2
 EnvironmentFile=/srv/hello/releases/%i/environment
 Environment=A=%%i "B=c=d"
+Slice=flask-my\\x2dapp.slice
+LimitNOFILE=4096
 ReadWritePaths=/srv/hello/shared \\
     /var/log/flask/hello
 [Install]
@@ -91,6 +93,8 @@ StandardOutput=null
         "User=hello",
         f"EnvironmentFile=/srv/hello/releases/{NAME}/environment",
         'Environment=A=%%i "B=c=d"',
+        r"Slice=flask-my\x2dapp.slice",
+        "LimitNOFILE=4096",
         "ReadWritePaths=/srv/hello/shared      /var/log/flask/hello",
         "ReadWritePaths=",
         "MemoryMax=1G",
