@@ -187,7 +187,7 @@ options:
             not answer as it should several times in a row. V(true), or a dictionary; off when not given.
             V(false) switches off what the defaults say.
           - gunicorn itself ends a worker that stands still, but not one whose requests all hang. For those
-            the proxy answers 504, and nobody frees the threads.
+            nginx answers 504 and Apache 502, and nobody frees the threads.
           - The socket stays, so that what connects meanwhile waits and is answered. A restart that has not
             helped is repeated after twice the time, up to an hour. None happens while a deploy is at work,
             nor before a service had the time that O(_input[].health.timeout) gives it.
