@@ -337,7 +337,8 @@ options:
           - V(subprocess) lets it run the programs of the host (what is below C(/usr)), as C(git) or
             C(ffmpeg). Without, it runs its interpreter and its own release only. Never what it could write.
           - V(jit) lets it have memory that is written and executed, and files that are memory only
-            (C(memfd_create)), as compilers at run time need (C(numba), C(pypy), old versions of C(cffi)).
+            (C(memfd_create)), as compilers at run time need (C(numba), C(pypy)), and functions that C calls
+            back by C(ctypes) or C(cffi).
           - V(proc) lets it read the figures of the whole host in C(/proc), as C(psutil) does. The processes
             of others stay out of sight.
         type: list
