@@ -425,11 +425,14 @@ def test_what_is_broken_for_30_seconds_comes_back_by_itself(host: Host, stage: S
         host.check_output(f"mv {environment} {environment}-away")
         host.check_output(f"systemctl kill --signal=SIGKILL {unit}.service")
     # People go on asking meanwhile, and every request would start the service.
-    begun = time.monotonic()
-    while time.monotonic() - begun < 30:
+    begun, restarts = time.monotonic(), 0
+    count = f"systemctl show --property=NRestarts --value {unit}.service"
+    before = int(host.check_output(count))
+    while (took := time.monotonic() - begun) < 30 or (restarts <= 5 and took < 300):
         host.run(f"for _ in $(seq 10); do {command('older', release, '/', '--max-time 0.1')}; done")
-    restarts = int(host.check_output(f"systemctl show --property=NRestarts --value {unit}.service"))
-    assert 5 < restarts <= 15, "every two seconds, however many ask"
+        restarts = int(host.check_output(count)) - before
+    assert restarts > 5, "more often than systemd would by itself"
+    assert restarts <= (time.monotonic() - begun) / 2 + 1, "every two seconds, however many ask"
     if fails:
         assert "broken on purpose" in host.check_output(f"journalctl --unit={unit}.service --output=cat")
         host.check_output("touch /srv/older/shared/ready")
