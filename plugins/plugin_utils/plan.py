@@ -181,6 +181,8 @@ ACME_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 ACME_KEYS = ("email", "directory", "staging", "root", "profile", "eab", "dns", "reachable")
 """Keys of tls that only the provider acme has."""
 
+GOOD_KEY = "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
+
 NO_DNS = {"server": None, "port": 53, "key": None, "algorithm": "HMAC-SHA512", "secret": None, "wait": 60}
 """What a certificate says of a name server when the proof is asked for over HTTP."""
 
@@ -1234,7 +1236,7 @@ def _check_secrets(
     problems.extend(
         (
             f"{where}: secret {secret} has no value; add it to flask_secrets.{name} "
-            "in the vault file (ansible-vault edit)"
+            f"in the vault file (ansible-vault edit){f', {GOOD_KEY}' if secret == 'SECRET_KEY' else ''}"
         )
         for secret in [*app["secrets"], *(_tls_secrets(app) if owns else ())]
         if secret not in names

@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.flaskworks.server.plugins.filter.plan import plan
 from ansible_collections.flaskworks.server.plugins.plugin_utils.description import suggestion
+from ansible_collections.flaskworks.server.plugins.plugin_utils.plan import GOOD_KEY
 from ansible_collections.flaskworks.server.plugins.plugin_utils.systemd import unusable
 
 VARIABLES = ("flask_apps", "flask_defaults", "flask_secrets", "flask_proxy", "flask_ports_conflict")
@@ -25,8 +26,6 @@ LEAST_VARIETY = 20
 
 FALLBACKS = "SECRET_KEY_FALLBACKS"
 """The secret that is a list: keys that signed before, see Flask's configuration."""
-
-_GOOD_KEY = "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
 
 
 def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = True) -> list[str]:
@@ -48,9 +47,9 @@ def problems(hosts: Sequence[str], hostvars: Mapping[str, Any], secrets: bool = 
 def weakness(key: str) -> str | None:
     """What makes a SECRET_KEY one that can be guessed, as the rest of a sentence; None when nothing does."""
     if len(key) < SHORTEST_KEY:
-        return f"has {len(key)} characters, and a key of less than {SHORTEST_KEY} can be guessed; {_GOOD_KEY}"
+        return f"has {len(key)} characters, and a key of less than {SHORTEST_KEY} can be guessed; {GOOD_KEY}"
     if len({key[begin : begin + 3] for begin in range(len(key) - 2)}) < LEAST_VARIETY:
-        return f"repeats itself, and such a key can be guessed; {_GOOD_KEY}"
+        return f"repeats itself, and such a key can be guessed; {GOOD_KEY}"
     return None
 
 
@@ -94,7 +93,8 @@ def _problems_of_values(secrets: Mapping[str, Mapping[str, Any]], files: Collect
             if not isinstance(value, str):
                 reason: str | None = "is not a text; put its value in quotes"
             elif not value:
-                reason = "is empty; give it a value (ansible-vault edit)"
+                way = GOOD_KEY if name == "SECRET_KEY" else "give it a value (ansible-vault edit)"
+                reason = f"is empty; {way}"
             else:
                 reason = None if app in files and name != "SECRET_KEY" else unusable(value)
                 reason = reason or (weakness(value) if name == "SECRET_KEY" else None)

@@ -1436,7 +1436,13 @@ def test_a_header_replaces_that_of_the_policy_whatever_its_case() -> None:
     [
         (None, "flask_secrets.hello.SECRET_KEY: is not a text; put its value in quotes"),
         (12345, "flask_secrets.hello.SECRET_KEY: is not a text; put its value in quotes"),
-        ("", "flask_secrets.hello.SECRET_KEY: is empty; give it a value (ansible-vault edit)"),
+        (
+            "",
+            (
+                "flask_secrets.hello.SECRET_KEY: is empty; "
+                "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
+            ),
+        ),
         (
             "line\nline",
             (
@@ -1586,7 +1592,8 @@ def test_secrets_are_checked_by_name() -> None:
     assert sentences([HELLO], {}, {}) == [
         (
             "flask_apps.hello: secret SECRET_KEY has no value; add it to flask_secrets.hello "
-            "in the vault file (ansible-vault edit)"
+            "in the vault file (ansible-vault edit), "
+            "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
     ]
     assert sentences([HELLO], {}, {"hello": {"SECRET_KEY": "x"}, "helo": {}}) == [

@@ -231,7 +231,8 @@ def test_secret_without_a_value(inventory: Path) -> None:
     assert sentences(done) == [
         (
             "flask_apps.hello: secret SECRET_KEY has no value; "
-            "add it to flask_secrets.hello in the vault file (ansible-vault edit)"
+            "add it to flask_secrets.hello in the vault file (ansible-vault edit), "
+            "make one with python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
     ]
 
@@ -319,3 +320,99 @@ def test_a_roll_back_without_a_name_never_deploys(given: dict[str, str]) -> None
     tasks = yaml.safe_load((ROOT / "roles/deploy/tasks/rollback.yml").read_text())
     [stage] = [task for task in tasks[0]["block"] if task.get("register") == "__deploy_staged"]
     assert jinja2.Template(stage["flaskworks.server.release"]["to"]).render(given) == "previous"
+
+
+BY_HAND = (
+    "so nothing was changed. By hand: make a new key with "
+    "python3 -c 'import secrets; print(secrets.token_hex(32))', put it into SECRET_KEY_FALLBACKS "
+    "and run site.yml; then exchange it with SECRET_KEY, and run site.yml again"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "told"),
+    [
+        (
+            f"hello: {{SECRET_KEY: {KEY}}}",
+            [],
+            "which app is not said; say it with -e app=NAME, where NAME is hello",
+        ),
+        (
+            f"hello: {{SECRET_KEY: {KEY}}}",
+            ["-e", "app=helo"],
+            "there is no app 'helo', did you mean 'hello'?; say it with -e app=NAME, where NAME is hello",
+        ),
+        (
+            f"hello: {{SECRET_KEY: {KEY}}}",
+            ["-e", "app=hello", "--limit", "web1.example.org"],
+            (
+                "web2.example.org has hello as well and is not in this play; a session that begins on "
+                "one host ends on another, so run without --limit"
+            ),
+        ),
+        (
+            f"hello: {{SECRET_KEY: \"{{{{ '{KEY}' }}}}\"}}",
+            ["-e", "app=hello"],
+            "flask_secrets.hello: {vault} has a SECRET_KEY that comes from elsewhere ({{ … }}); " + BY_HAND,
+        ),
+        (
+            f"hello: {{SECRET_KEY: {KEY}}}",
+            ["-e", "app=hello", "-e", json.dumps({"flask_secrets": {"hello": {"SECRET_KEY": KEY[::-1]}}})],
+            "flask_secrets.hello: {vault} does not say the SECRET_KEY that hosts get, "
+            "which comes from elsewhere; " + BY_HAND,
+        ),
+    ],
+)
+def test_a_rotation_that_cannot_be_is_refused_and_changes_nothing(
+    inventory: Path, text: str, arguments: list[str], told: str
+) -> None:
+    password = write_secrets(inventory, f"flask_secrets:\n  {text}\n")
+    vault = inventory / "group_vars/flask/secrets.vault"
+    before = vault.read_bytes()
+    playbook = [
+        "playbooks/rotate_secret_key.yml",
+        "-i",
+        str(inventory),
+        "--vault-password-file",
+        str(password),
+    ]
+    done = ansible("ansible-playbook", *playbook, *arguments)
+    assert done.returncode != 0
+    assert sentences(done) == [told.replace("{vault}", str(vault))]
+    assert vault.read_bytes() == before
+    assert "UNREACHABLE" not in done.stdout
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_a_rotation_of_what_is_in_no_vault_file(inventory: Path) -> None:
+    (inventory / "group_vars/flask/plain.yml").write_text(
+        f"flask_secrets: {{hello: {{SECRET_KEY: {KEY}}}}}\n"
+    )
+    done = ansible("ansible-playbook", "playbooks/rotate_secret_key.yml", "-i", inventory, "-e", "app=hello")
+    assert done.returncode != 0
+    folders = " and ".join(
+        f"{one}/{{group,host}}_vars" for one in sorted([str(inventory), f"{ROOT}/playbooks"])
+    )
+    assert sentences(done) == [
+        (
+            f"flask_secrets.hello: no vault file below {folders} "
+            f"that is encrypted as a whole and opens has them, {BY_HAND}"
+        )
+    ]
+
+
+def test_what_a_rotation_would_do_changes_nothing(inventory: Path) -> None:
+    password = write_secrets(inventory, f"flask_secrets:\n  hello: {{SECRET_KEY: {KEY}}}\n")
+    vault = inventory / "group_vars/flask/secrets.vault"
+    before = vault.read_bytes()
+    playbook = [
+        "playbooks/rotate_secret_key.yml",
+        "-i",
+        str(inventory),
+        "--vault-password-file",
+        str(password),
+    ]
+    done = ansible("ansible-playbook", *playbook, "-e", "app=hello", "--check", "--diff")
+    assert "changed: [web1.example.org]" in done.stdout  # then it looks for the hosts, which do not exist
+    assert vault.read_bytes() == before
+    assert KEY not in done.stdout + done.stderr
