@@ -124,17 +124,21 @@ def _problems_of_fallbacks(app: str, keys: object, signs: object) -> list[str]:
 
 
 def _problems_of_differing_keys(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
-    """Tell which apps have not the same SECRET_KEY on all of their hosts."""
+    """Tell which apps have not the same SECRET_KEY, and the same keys before it, on all of their hosts."""
     holders: dict[str, dict[str, list[str]]] = {}
     for host in hosts:
         for app in hostvars[host]["flask_apps"]:
-            key = (hostvars[host].get("flask_secrets") or {}).get(app["name"], {}).get("SECRET_KEY")
-            if key is not None:
-                holders.setdefault(app["name"], {}).setdefault(key, []).append(host)
+            values = (hostvars[host].get("flask_secrets") or {}).get(app["name"], {})
+            said = {FALLBACKS: "\n".join(str(key) for key in values.get(FALLBACKS) or ())}
+            if values.get("SECRET_KEY") is not None:
+                said["SECRET_KEY"] = str(values["SECRET_KEY"])
+            for name, value in said.items():
+                holders.setdefault(f"{app['name']}.{name}", {}).setdefault(value, []).append(host)
     return [
-        f"flask_secrets.{app}.SECRET_KEY: differs between "
+        f"flask_secrets.{secret}: differs between "
         f"{' and '.join(', '.join(each) for each in keys.values())}; a session that begins on one "
-        "ends on another, so give all hosts one key, in group_vars"
-        for app, keys in holders.items()
+        f"ends on another, so give all hosts {'one list' if secret.endswith(FALLBACKS) else 'one key'}, "
+        "in group_vars"
+        for secret, keys in holders.items()
         if len(keys) > 1
     ]

@@ -1576,6 +1576,25 @@ def test_hosts_of_one_app_share_its_key() -> None:
     assert problems([*fleet], fleet, secrets=False) == []
 
 
+def test_hosts_of_one_app_believe_the_same_keys() -> None:
+    key, before = "a key of all hosts, 0123456789abcdef", "a key from before, 0123456789abcdef"
+    fleet = {
+        host: {"flask_apps": [HELLO], "flask_secrets": {"hello": {"SECRET_KEY": key, **believed}}}
+        for host, believed in (
+            ("web1", {"SECRET_KEY_FALLBACKS": [before]}),
+            ("web2", {}),
+            ("web3", {"SECRET_KEY_FALLBACKS": []}),
+        )
+    }
+    assert problems([*fleet], fleet) == [
+        (
+            "flask_secrets.hello.SECRET_KEY_FALLBACKS: differs between web1 and web2, web3; a session that "
+            "begins on one ends on another, so give all hosts one list, in group_vars"
+        )
+    ]
+    assert problems(["web2", "web3"], fleet) == []
+
+
 def test_two_apps_of_one_name() -> None:
     assert sentences([HELLO, HELLO]) == [
         "flask_apps.hello: there are two apps of this name; each app has its own"
