@@ -179,6 +179,8 @@ def test_a_log_that_was_renamed_is_made_anew(apache: Apache) -> None:
     apache.write(f"{log} {{1}}\n".encode())
     assert eventually(log.exists)
     renamed = log.rename(log.with_suffix(".old"))
+    asked = ask(program("logrotate", "reopen.py.j2", apache.logs.parent), renamed)
+    assert (asked.returncode, asked.stderr) == (0, "")
     apache.write(f"{log} {{2}}\n".encode())
     assert eventually(log.exists)
     assert eventually(lambda: log.read_text() == "{2}\n")
