@@ -52,6 +52,49 @@ while not ending:
 """
 SOCKET = "[Socket]\nListenStream=127.0.0.1:8099"
 SERVICE = "[Service]\nExecStart=/usr/bin/python3 /usr/local/bin/answer"
+# Two versions of a package with a library, and where apt finds the second one, and no other: as an archive of
+# security updates calls itself.
+PACKAGES = """
+set -e
+rm -rf /tmp/packages && mkdir -p /tmp/packages && cd /tmp/packages
+mkdir -p tree/DEBIAN tree/usr/lib
+cp "$(find /usr/lib -name libz.so.1 | head -1)" tree/usr/lib/libflaskworks-test.so
+for version in 1 2; do
+    cat >tree/DEBIAN/control <<END
+Package: flaskworks-test
+Version: $version
+Architecture: all
+Maintainer: Test <test@example.org>
+Description: library of a test
+END
+    dpkg-deb --build tree $version.deb >/dev/null
+done
+dpkg --install 1.deb >/dev/null
+cat tree/DEBIAN/control - >Packages <<END
+Filename: ./2.deb
+Size: $(stat -c %s 2.deb)
+SHA256: $(sha256sum 2.deb | cut -d' ' -f1)
+END
+. /etc/os-release
+cat >Release <<END
+Origin: Debian
+Label: Debian-Security
+Suite: stable-security
+Codename: $VERSION_CODENAME-security
+Date: $(LC_ALL=C date -Ru)
+SHA256:
+ $(sha256sum Packages | cut -d' ' -f1) $(stat -c %s Packages) Packages
+END
+echo 'deb [trusted=yes] file:/tmp/packages ./' >/tmp/only.list
+mkdir -p /tmp/lists
+cat >/tmp/only.conf <<END
+Dir::Etc::sourcelist "/tmp/only.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "/tmp/lists";
+END
+chmod -R a+rX /tmp/packages
+APT_CONFIG=/tmp/only.conf apt-get -q update
+"""
 LOADED = f"nft list chain inet flaskworks ssh | grep -qF {NOWHERE}"
 
 
@@ -67,27 +110,24 @@ def change(tmp_path: Path, variables: dict[str, Any]) -> Running:
     )
 
 
-def login(name: str, user: str = "operator") -> tuple[int, str]:
-    """Log in over a connection of its own, as the operator's own ssh would."""
-    done = subprocess.run(
+def ask(name: str, user: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command over a connection of its own, as the operator's own ssh would."""
+    return subprocess.run(
         [
-            *(
-                "ssh",
-                "-F",
-                "none",
-                "-i",
-                REACHED[name]["ansible_ssh_private_key_file"],
-                "-o",
-                "BatchMode=yes",
-            ),
-            *("-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"),
-            *("-o", "ConnectTimeout=3", f"{user}@{REACHED[name]['address']}", "sudo -n id -un"),
+            *("ssh", "-F", "none", "-i", REACHED[name]["ansible_ssh_private_key_file"]),
+            *("-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"),
+            *("-o", "ConnectTimeout=3", f"{user}@{REACHED[name]['address']}", command),
         ],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+def login(name: str, user: str = "operator") -> tuple[int, str]:
+    """Log in and become root."""
+    done = ask(name, user, "sudo -n id -un")
     return done.returncode, done.stdout.strip()
 
 
@@ -139,6 +179,11 @@ class TestReached:
         assert login(platform.name, "alice") == (0, "root")
         assert login(platform.name, "root")[0] == 255
 
+    def test_a_session_begins_with_a_warning_and_keeps_what_it_makes_to_itself(self, platform: Any) -> None:
+        done = ask(platform.name, "alice", "bash -lc 'umask; ulimit -Hc'")
+        assert done.stdout.split() == ["0027", "0"]
+        assert "This system is private. Access is for authorized users only" in done.stderr
+
     def test_a_password_is_not_asked_for(self, platform: Any) -> None:
         told = subprocess.run(
             [
@@ -160,12 +205,8 @@ class TestReached:
             host.check_output(
                 "timeout 60 sh -c 'until ss -Hltn sport = :8080 | grep -q .; do sleep 0.1; done'"
             )
-            assert [opens(platform.name, port) for port in (22, 80, 443, 8080)] == [
-                "open",
-                "refused",
-                "refused",
-                "silence",
-            ]
+            assert [opens(platform.name, port) for port in (22, 8080)] == ["open", "silence"]
+            assert "silence" not in [opens(platform.name, port) for port in (80, 443)]
             # The host itself, and what it asks for, is another matter.
             host.check_output(
                 "python3 -c \"import socket; socket.create_connection(('127.0.0.1', 8080), 5)\""
@@ -222,6 +263,40 @@ class TestLockedOut:
         told = "with the new settings this host cannot be reached any more"
         assert (play.code, said.count(told) >= len(REACHED)) == (2, True), said
 
+    def test_who_has_no_other_way_in_keeps_his(self, hosts: dict[str, Host], tmp_path: Path) -> None:
+        """A guest who has a password and no key, and root: what they come by cannot be taken from them."""
+        groups = {"hardening_ssh_allow_groups": ["operator", "alice", "guest", "root"]}
+        known = {**groups, "hardening_ssh_passwords": True, "hardening_ssh_root_login": "yes"}
+        for host in hosts.values():
+            host.check_output(
+                "id guest || useradd --create-home guest; echo guest:a-long-password | chpasswd"
+            )
+            host.check_output("echo 'guest ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/guest")
+            host.check_output("install -D -m 600 ~operator/.ssh/authorized_keys /root/.ssh/authorized_keys")
+        try:
+            play = change(tmp_path, known).wait()
+            assert play.code == 0, play.output
+            after = {name: state(host) for name, host in hosts.items()}
+            apart = {"ansible_control_path": "/tmp/flaskworks-%%C"}
+            guest = {**apart, "ansible_user": "guest", "ansible_password": "a-long-password"}
+            told = (
+                "password login would end, this play connects with a password, and no key of its user gets in"
+            )
+            play = change(tmp_path, {**known, **guest, "hardening_ssh_passwords": False}).wait()
+            said = " ".join(play.output.split())
+            assert (play.code, said.count(told) >= len(REACHED)) == (2, True), said
+            told = "the play connects as root, and sshd would refuse root (PermitRootLogin no): name an"
+            root = {**apart, "ansible_user": "root", "hardening_ssh_root_login": "no"}
+            play = change(tmp_path, {**known, **root}).wait()
+            said = " ".join(play.output.split())
+            assert (play.code, said.count(told) >= len(REACHED)) == (2, True), said
+            assert {name: state(host) for name, host in hosts.items()} == after
+        finally:
+            back = change(tmp_path, {}).wait()
+            for host in hosts.values():
+                host.check_output("rm -rf /root/.ssh /etc/sudoers.d/guest")
+        assert back.code == 0, back.output
+
     def lock_out(self, hosts: dict[str, Host], tmp_path: Path, patience: int) -> None:
         """Have the controller die after the change, before its proof."""
         variables = {"hardening_ssh_sources": [NOWHERE], "hardening_revert_after": patience}
@@ -268,28 +343,33 @@ class TestConcerns:
         assert "198.51.100.7" in host.check_output("nft list table inet f2b-table")
         assert "198.51.100.7" not in host.check_output("nft list table inet flaskworks")
 
-    def test_an_app_on_a_replaced_library_begins_anew_and_loses_nothing(self, host: Host) -> None:
+    def test_an_app_on_an_upgraded_library_begins_anew_and_loses_nothing(self, host: Host) -> None:
+        """The upgrade is one of Debian-Security, as far as unattended-upgrades can tell, and done by it."""
         host.check_output(f"cat >/usr/local/bin/answer <<'END'\n{ANSWER}\nEND")
         for kind, unit in (("socket", SOCKET), ("service", SERVICE)):
             host.check_output(f"cat >/etc/systemd/system/flask-answer@.{kind} <<'END'\n{unit}\nEND")
-        library = "/usr/lib/libflaskworks-test.so"
-        host.check_output(f"cp $(find /usr/lib -name 'libz.so.1' | head -1) {library}")
+        host.check_output(PACKAGES)
         host.check_output("systemctl daemon-reload && systemctl start flask-answer@one.socket")
-        ask = "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8099/').read().decode())\""
+        asked = "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8099/').read().decode())\""
         shown = "systemctl show --value --property=MainPID flask-answer@one.service"
-        first = host.check_output(ask)
+        first = host.check_output(asked)
         host.check_output("/usr/local/lib/flaskworks/recycle")
-        assert (host.check_output(ask), host.check_output(shown)) == (first, first)
-        host.check_output(f"cp {library} {library}.new && mv {library}.new {library}")
+        assert (host.check_output(asked), host.check_output(shown)) == (first, first)
         host.check_output(
-            f"for n in $(seq 20); do {ask} || echo lost; sleep 0.1; done >/tmp/answers & sleep 0.3"
+            f"rm -f /tmp/over; (until test -e /tmp/over; do {asked} || echo lost; done) >/tmp/answers 2>&1 &"
         )
-        said = host.check_output("apt-get -q -y --reinstall install hostname 2>&1")
-        assert "flask-answer@one.service uses what was replaced" in said
+        until(lambda: first in host.check_output("cat /tmp/answers"), "nobody asks")
+        said = host.check_output("APT_CONFIG=/tmp/only.conf unattended-upgrade --verbose 2>&1")
+        assert "Packages that will be upgraded: flaskworks-test" in said
+        assert host.check_output("dpkg-query -W flaskworks-test").split() == ["flaskworks-test", "2"]
         until(lambda: host.check_output(shown) not in (first, "0"), "the app goes on with the old library")
-        until(lambda: host.check_output("wc -l </tmp/answers") == "20", "the requests do not end")
-        assert "lost" not in host.check_output("cat /tmp/answers")
+        second = host.check_output(asked)
+        assert second != first
+        until(lambda: second in host.check_output("cat /tmp/answers"), "nobody asks the new one")
+        host.check_output("touch /tmp/over")
+        assert set(host.check_output("cat /tmp/answers").split()) == {first, second}
         host.check_output("systemctl stop flask-answer@one.socket flask-answer@one.service")
+        host.check_output("apt-get -q -y purge flaskworks-test")
 
     def test_what_could_not_be_set_is_there_for_the_next_boot(self, host: Host) -> None:
         assert "-kernel.kptr_restrict = 2" in host.check_output("cat /etc/sysctl.d/90-flaskworks.conf")
