@@ -91,7 +91,8 @@ authority is a private one, which the auditors were told to trust. The auditors:
 
 {chr(10).join(f"* {versions[name]} {wanted}" for name, wanted in AUDITORS.items())}
 
-What is said of hosts themselves, by lynis and ssh-audit, is [on a page of its own](hosts.md).
+What is said of hosts themselves, by lynis and ssh-audit, is [on a page of its own](hosts.md); what became of
+log lines when logs were rotated under load, [on another](logs.md).
 """
 
 
