@@ -32,7 +32,7 @@ PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 SEARCH = Path(__file__).parent / "search.py"
 OPEN = "shown-" + secrets.token_hex(12)  # in config, which is no secret
 BAIT = "bait-" + secrets.token_hex(12)  # where no secret may be
-LIMIT = 300.0  # seconds after which a play that has not ended will not end any more, on any machine
+LIMIT = 1200.0  # seconds after which a play that has not ended will not end any more, on any machine
 
 # Path, owner and mode. A file of systemd's is for the app alone: as its owner (252), or by an entry (257).
 PLACES = {
