@@ -15,7 +15,18 @@ ALONE = ("zero_downtime", "faults")
 """Scenarios whose tests measure what becomes of requests: these run at the end, one after the other. Their
 hosts are made before, beside all else."""
 
-LONGEST = ("deploy", "acme", "apache", "fleet", "nginx", "proxy_switch", "default")
+LONGEST = (
+    "acme",
+    "deploy",
+    "hardening",
+    "nginx",
+    "apache",
+    "secrets",
+    "fleet",
+    "gunicorn",
+    "logrotate",
+    "proxy_switch",
+)
 """Scenarios to begin with in a new clone, where no durations are known: one of them last would run alone."""
 
 APART = ("audit",)

@@ -129,6 +129,6 @@ def test_without_a_test_bed_what_needs_no_host_is_checked(run: Callable[..., Com
 
 
 def test_scenarios_that_take_long_come_first(run: Callable[..., Commands]) -> None:
-    assert suite.scenarios()[:3] == ["deploy", "acme", "apache"]
+    assert suite.scenarios()[:3] == ["acme", "deploy", "hardening"]
     suite.DURATIONS.write_text('{"python": 30.5, "tls": 31.0}')
-    assert suite.scenarios()[:3] == ["tls", "python", "deploy"]
+    assert suite.scenarios()[:3] == ["tls", "python", "acme"]
